@@ -1,0 +1,89 @@
+"""waves_yesno -> train, dev and test manifests; the recordings stay where they are.
+
+    python egs/yesno/prepare.py [--corpus DIR] [--output DIR]
+
+Source: OpenSLR 1 (https://www.openslr.org/1/), 60 files `1_0_1_1_1_0_1_0.wav` of eight Hebrew words, 1 yes and 0 no,
+by one speaker, 8 kHz. Sorted by name, the first, third, ... train and the second, fourth, ... test, as in lhotse.
+"""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from las.audio import probe
+from las.data.download import fetch, unpack
+from las.data.manifest import Utterance, write_manifest
+from las.errors import UserError
+
+URL = "https://www.openslr.org/resources/1/waves_yesno.tar.gz"
+UNPACKED = "waves_yesno"  # the folder inside the archive
+RECORDINGS = 60
+NAME = re.compile(r"[01](_[01]){7}\.wav")
+WORDS = {"0": "NO", "1": "YES"}
+DEV_EVERY = 5  # of the 30 training recordings every fifth is dev
+
+
+def find_corpus(given: Path | None, output: Path) -> Path:
+    """The folder of wavs: `given`, else $LAS_CORPORA/waves_yesno, else the published archive under `output`."""
+    if given is not None:
+        return given / UNPACKED if (given / UNPACKED).is_dir() else given
+    shared = os.environ.get("LAS_CORPORA")
+    if shared and (Path(shared) / UNPACKED).is_dir():
+        return Path(shared) / UNPACKED
+    folder = output / "corpus"
+    if not folder.is_dir():
+        print(f"waves_yesno is not here: downloading {URL}", file=sys.stderr)
+        unpack(fetch(URL, output / "download"), folder)
+    return folder / UNPACKED
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The 60 files sorted by name; any other number is a UserError."""
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = [path for path in found if NAME.fullmatch(path.name)]
+    if len(files) != RECORDINGS:
+        raise UserError(
+            f"{folder}: {len(files)} recordings named like 0_1_1_0_0_1_1_0.wav found, waves_yesno has {RECORDINGS}; "
+            "give --corpus the folder that holds them all"
+        )
+    return files
+
+
+def utterance(path: Path) -> Utterance:
+    """The file name is the text."""
+    text = " ".join(WORDS[digit] for digit in path.stem.split("_"))
+    return Utterance(path.stem, str(path.absolute()), text, probe(path).seconds, "yesno")
+
+
+def split(files: list[Path]) -> dict[str, list[Path]]:
+    """Name of the manifest -> its files: train (30), of which fit (24) and dev (6), and test (30).
+
+    >>> {name: len(part) for name, part in split([Path(str(number)) for number in range(60)]).items()}
+    {'train': 30, 'fit': 24, 'dev': 6, 'test': 30}
+    """
+    train = files[::2]
+    dev = train[DEV_EVERY - 1 :: DEV_EVERY]
+    return {"train": train, "fit": [path for path in train if path not in dev], "dev": dev, "test": files[1::2]}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Manifests of waves_yesno (OpenSLR 1)")
+    parser.add_argument("--corpus", type=Path, help="its folder; else $LAS_CORPORA/waves_yesno, else it is downloaded")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data", help="default: data/ here")
+    options = parser.parse_args(arguments)
+    try:
+        for name, files in split(recordings(find_corpus(options.corpus, options.output))).items():
+            listed = [utterance(path) for path in files]
+            write_manifest(options.output / f"{name}.jsonl", listed)
+            minutes = sum(one.seconds or 0 for one in listed) / 60
+            print(f"{options.output / name}.jsonl: {len(listed)} recordings, {minutes:.1f} min")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

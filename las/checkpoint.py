@@ -1,0 +1,156 @@
+"""Files that outlive a process: the state of a run, to resume it, and the model folder, to use it.
+
+    MODEL/config.yaml          settings, with the number of this format and the vocabulary's size
+    MODEL/model.safetensors    weights
+    MODEL/tokenizer.model      SentencePiece
+    MODEL/README.md            the card: data, WER, limits
+
+Nothing in a model folder is unpickled. A run's state is read with torch's restricted unpickler, which makes tensors
+and plain values only.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from las.config import parse_yaml
+from las.errors import UserError
+
+FORMAT = 1  # of model folders
+CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.model", "README.md"
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model folder's contents, read and checked."""
+
+    path: Path
+    config: dict[str, Any]
+    vocabulary: int
+    weights: dict[str, Tensor]  # float32
+    tokenizer: bytes
+
+
+def write_model(
+    folder: Path,
+    config: str,
+    weights: dict[str, Tensor],
+    tokenizer: bytes,
+    vocabulary: int,
+    card: str,
+    half: bool = False,
+) -> None:
+    """Make a model folder, replacing one that is there only when all is written. `half` stores weights as float16."""
+    temporary = folder.with_name(folder.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    head = f"format: {FORMAT}\nvocabulary: {vocabulary}\n"
+    (temporary / CONFIG).write_text(head + config, encoding="utf-8")
+    (temporary / TOKENIZER).write_bytes(tokenizer)
+    (temporary / CARD).write_text(card, encoding="utf-8")
+    write_weights(temporary / WEIGHTS, weights, half)
+    if folder.exists():
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old)
+    else:
+        os.replace(temporary, folder)
+
+
+def read_model(folder: str | Path) -> ModelFolder:
+    """Read a model folder; `UserError` names what is missing, damaged or of another format."""
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise UserError(f"{folder}: not a model folder, {CONFIG} is missing")
+    try:
+        config = parse_yaml((folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / CONFIG}: cannot be read: {error}") from None
+    found = config.pop("format", None)
+    if found != FORMAT:
+        raise UserError(
+            f"{folder / CONFIG}: model format {found}, this version of las reads format {FORMAT}; "
+            "use the version of las that made the model, or train it anew"
+        )
+    vocabulary = config.pop("vocabulary", None)
+    if not isinstance(vocabulary, int) or vocabulary < 1:
+        raise UserError(f"{folder / CONFIG}: vocabulary {vocabulary!r} must be a whole number above 0")
+    try:
+        tokenizer = (folder / TOKENIZER).read_bytes()
+    except OSError as error:
+        raise UserError(f"{folder / TOKENIZER}: cannot be read: {error.strerror}") from None
+    return ModelFolder(folder, config, vocabulary, read_weights(folder / WEIGHTS), tokenizer)
+
+
+def write_weights(path: Path, weights: dict[str, Tensor], half: bool = False) -> None:
+    """Store tensors as safetensors, under a temporary name first."""
+    kept = {name: (value.half() if half and value.is_floating_point() else value) for name, value in weights.items()}
+    temporary = path.with_name(path.name + ".part")
+    save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, temporary)
+    os.replace(temporary, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, floating-point ones as float32."""
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged or not safetensors: {error}") from None
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
+    """Put weights into a model; `UserError` names the first tensor that is missing, left over or of another shape."""
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        if name not in weights:
+            raise UserError(f"{where}: the weights lack {name!r}, which the config asks for")
+        if name not in wanted:
+            raise UserError(f"{where}: the weights hold {name!r}, which the config does not ask for")
+        if wanted[name].shape != weights[name].shape:
+            shapes = f"{tuple(weights[name].shape)}, the config asks for {tuple(wanted[name].shape)}"
+            raise UserError(f"{where}: {name!r} has shape {shapes}")
+    model.load_state_dict(weights)
+
+
+def average(paths: list[Path]) -> dict[str, Tensor]:
+    """The mean of the weights in several files."""
+    total: dict[str, Tensor] = {}
+    for path in paths:
+        for name, value in read_weights(path).items():
+            total[name] = total[name] + value if name in total else value
+    return {name: value / len(paths) if value.is_floating_point() else value for name, value in total.items()}
+
+
+def write_state(path: Path, state: dict[str, Any]) -> None:
+    """Store the state of a run: whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The state that `write_state` stored."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: nothing to resume, the run was stopped before its first checkpoint") from None
+    except (OSError, RuntimeError, ValueError, EOFError, yaml.YAMLError) as error:
+        raise UserError(f"{path}: damaged, cannot be resumed: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,180 @@
+"""Shards -> batches of like length, each utterance exactly once an epoch.
+
+The index is enough to plan an epoch: which utterances go together and in which order follows from the seed and the
+epoch's number alone. Worker processes read and decode planned batches, so their number changes nothing, and a run
+resumes at any batch by leaving out those before it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from las import audio
+from las.batch import Batch, pad
+from las.data.shards import Entry, Index, Sample, read_sample, read_text
+from las.errors import UserError
+from las.ledger import Ledger
+from las.text.tokenizer import Tokenizer
+
+Leaving = tuple[str, str, str]  # cause, id, detail
+
+WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """Where the data is and how it becomes batches."""
+
+    train: str = ""  # folder of training shards, made by `las shard`
+    valid: str = ""  # folder of shards to validate on
+    tokenizer: str = ""  # model file of the tokens, made by `las tokenizer`
+    batch_seconds: float = 160.0  # s of padded audio in a batch, at most
+    batch_utterances: int = 64  # utterances in a batch, at most
+    longest: float = 35.0  # s; longer utterances are left out of training, and counted
+    neighbours: int = 2000  # utterances sorted by length together; more: less padding, less chance
+    sorted_first: bool = False  # the first epoch goes from short to long
+    workers: int = 1  # processes that read and decode; 0: the training process does it itself
+    leave_out: float = 0.01  # share of utterances that may be left out before the run stops
+
+    def __post_init__(self) -> None:
+        if min(self.batch_seconds, self.batch_utterances, self.longest, self.neighbours) <= 0:
+            raise UserError("data: batch_seconds, batch_utterances, longest and neighbours must be above 0")
+        if self.workers < 0 or not 0 <= self.leave_out <= 1:
+            raise UserError("data: workers must be 0 or more, leave_out between 0 and 1")
+
+
+class Loader:
+    """Batches of an index, epoch after epoch. `ledger` tells what was left out and why."""
+
+    def __init__(
+        self, index: Index, tokenizer: Tokenizer, rate: int, config: LoaderConfig, *, shuffle: bool, seed: int
+    ):
+        self.index = index
+        self.config = config
+        self.shuffle = shuffle
+        self.seed = seed
+        self.ledger = Ledger()
+        self.reader = _Reader(index, tokenizer, rate)
+        self.entries = []
+        for entry in index.entries:
+            if entry.seconds > config.longest:
+                self.ledger.leave("longer than data.longest", entry.id, f"{entry.seconds:.1f} s")
+            else:
+                self.entries.append(entry)
+        self.ledger.check(len(index), config.leave_out, "raise data.longest, or cut the recordings")
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio in an epoch."""
+        return sum(entry.seconds for entry in self.entries)
+
+    def plan(self, epoch: int) -> list[list[Entry]]:
+        """The batches of an epoch, every utterance in exactly one of them; they hang on seed and epoch alone."""
+        order = list(self.entries)
+        chance = random.Random(f"{self.seed} {epoch}")
+        if not self.shuffle or (self.config.sorted_first and epoch == 0):
+            return _cut(sorted(order, key=lambda entry: (entry.seconds, entry.id)), self.config)
+        chance.shuffle(order)
+        batches = []
+        for start in range(0, len(order), self.config.neighbours):
+            together = sorted(order[start : start + self.config.neighbours], key=lambda entry: entry.seconds)
+            batches += _cut(together, self.config)
+        chance.shuffle(batches)
+        return batches
+
+    def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
+        """The batches of epoch `number`, without the first `skip`."""
+        plan = self.plan(number)[skip:]
+        workers = min(self.config.workers, len(plan))
+        batches = DataLoader(
+            _Planned(self.reader, plan),
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),  # else starting workers draws from the global generator
+        )
+        for batch, leavings in batches:
+            for leaving in leavings:
+                self.ledger.leave(*leaving)
+            self.ledger.check(len(self.index), self.config.leave_out, WAY_OUT)
+            if batch is not None:
+                yield batch
+
+    def texts(self, at_most: int) -> Iterator[tuple[Entry, str]]:
+        """Transcripts with their entries, without reading audio; of a larger index every n-th."""
+        stride = max(1, len(self.entries) // at_most)
+        for entry in self.entries[::stride]:
+            yield entry, read_text(self.index, entry)
+
+
+def _cut(entries: list[Entry], config: LoaderConfig) -> list[list[Entry]]:
+    """Cut a list, shortest first, into batches within the budget of padded seconds."""
+    batches: list[list[Entry]] = []
+    for entry in entries:
+        full = not batches or len(batches[-1]) >= config.batch_utterances
+        if full or (len(batches[-1]) + 1) * entry.seconds > config.batch_seconds:
+            batches.append([])
+        batches[-1].append(entry)
+    return batches
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the samples of a batch, decodes and tokenises them."""
+
+    index: Index
+    tokenizer: Tokenizer
+    rate: int  # Hz
+
+    def batch(self, entries: list[Entry]) -> tuple[Batch | None, list[Leaving]]:
+        ids: list[str] = []
+        waves: list[Tensor] = []
+        tokens: list[Tensor] = []
+        leavings: list[Leaving] = []
+        for entry in entries:
+            try:
+                sample = read_sample(self.index, entry)
+                tokens.append(self._tokens(sample))
+                waves.append(audio.load(sample.audio_bytes, self.rate))
+            except _Left as left:
+                leavings.append((left.args[0], entry.id, left.args[1]))
+                continue
+            except UserError as error:
+                del tokens[len(waves) :]
+                leavings.append(("cannot be read", entry.id, str(error)))
+                continue
+            ids.append(entry.id)
+        if not ids:
+            return None, leavings
+        padded_waves, samples = pad(waves)
+        padded_tokens, lengths = pad(tokens)
+        return Batch(ids, padded_waves, samples, padded_tokens, lengths), leavings
+
+    def _tokens(self, sample: Sample) -> Tensor:
+        if unknown := self.tokenizer.unknown(sample.text):
+            raise _Left("characters that the tokenizer cannot write", unknown)
+        return torch.tensor(self.tokenizer.encode(sample.text), dtype=torch.int64)
+
+
+class _Left(Exception):
+    """An utterance is left out: cause, detail."""
+
+
+class _Planned(Dataset):
+    """Planned batches by number, for torch's worker processes."""
+
+    def __init__(self, reader: _Reader, plan: list[list[Entry]]):
+        self.reader = reader
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, number: int) -> tuple[Batch | None, list[Leaving]]:
+        return self.reader.batch(self.plan[number])

@@ -1,0 +1,9 @@
+"""The one error that is meant for the user."""
+
+
+class UserError(Exception):
+    """Something the user can mend: a file, a setting, a piece of data.
+
+    The message says where, what was found, what was wanted and, where known, the way out. The command
+    line prints it on one line and exits 1. A broken invariant is an `assert`, never a `UserError`.
+    """

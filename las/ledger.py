@@ -1,0 +1,53 @@
+"""What was left out and why: counted by cause, listed by id, never silent."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from las.errors import UserError
+
+
+class Ledger:
+    """Collects leavings.
+
+    >>> ledger = Ledger()
+    >>> ledger.leave("no text", "utterance-7")
+    >>> print(ledger)
+    no text: 1 (first: utterance-7)
+    """
+
+    def __init__(self) -> None:
+        self.cases: dict[str, dict[str, str]] = defaultdict(dict)  # cause -> id -> detail
+
+    def leave(self, cause: str, id: str, detail: str = "") -> bool:
+        """Note that `id` was left out because of `cause`; True the first time this pair is seen."""
+        new = id not in self.cases[cause]
+        self.cases[cause].setdefault(id, detail)
+        return new
+
+    def __len__(self) -> int:
+        return len({id for ids in self.cases.values() for id in ids})
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{cause}: {len(ids)} (first: {next(iter(ids))}{': ' + detail if (detail := next(iter(ids.values()))) else ''})"
+            for cause, ids in self.cases.items()
+        )
+
+    def check(self, total: int, limit: float, way_out: str) -> None:
+        """Raise `UserError` when more than the share `limit` of `total` utterances was left out."""
+        if len(self) > limit * total:
+            raise UserError(f"{len(self)} of {total} utterances left out, more than {limit:.1%} ({self}); {way_out}")
+
+    def write(self, path: Path) -> None:
+        """One JSON line per case: cause, id, detail."""
+        lines = [
+            json.dumps({"cause": cause, "id": id, "detail": detail}, ensure_ascii=False)
+            for cause, ids in self.cases.items()
+            for id, detail in ids.items()
+        ]
+        temporary = path.with_suffix(path.suffix + ".part")
+        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        temporary.replace(path)

@@ -1,0 +1,187 @@
+"""Waveforms -> normalised log-mel features, on the model's device.
+
+Whole windows only, nothing centred or reflected: a frame depends on its own samples and on nothing else, so a padded
+batch gives what single utterances give. SpecAugment after Park et al. 2019 (arXiv:1904.08779).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from las.batch import Batch
+from las.errors import UserError
+from las.model.masking import valid_frames
+
+
+@dataclass(frozen=True)
+class FrontendConfig:
+    """How a waveform becomes log-mel features."""
+
+    sample_rate: int = 16_000  # Hz; audio at another rate is resampled to it
+    window: float = 0.025  # s, a Hann window
+    hop: float = 0.010  # s, from one window to the next
+    mel_bins: int = 80  # F
+    low: float = 20.0  # Hz, lower edge of the first mel filter
+    high: float = 0.0  # Hz, upper edge of the last one; 0: half the sample rate
+    floor: float = 1e-8  # power below which the logarithm is cut off; 16-bit rounding noise lies below it
+
+    def __post_init__(self) -> None:
+        if self.hop > self.window:
+            raise UserError(f"frontend.hop {self.hop} s exceeds frontend.window {self.window} s: samples are skipped")
+        if min(self.sample_rate, self.hop, self.mel_bins, self.floor) <= 0:
+            raise UserError("frontend: sample_rate, hop, mel_bins and floor must be above 0")
+        if not 0 <= self.low < (self.high or self.sample_rate / 2) <= self.sample_rate / 2:
+            raise UserError(
+                f"frontend: low {self.low} Hz and high {self.high} Hz must be in order and within half the sample rate, "
+                f"{self.sample_rate / 2:g} Hz"
+            )
+
+    @property
+    def window_samples(self) -> int:
+        """Samples of one window."""
+        return round(self.window * self.sample_rate)
+
+    @property
+    def hop_samples(self) -> int:
+        """Samples from one window to the next."""
+        return round(self.hop * self.sample_rate)
+
+
+@dataclass(frozen=True)
+class SpecAugmentConfig:
+    """Masks over features in training; the mean of the data, 0, is written into them."""
+
+    frequency_masks: int = 2  # masks over mel bins in each utterance; 0: none
+    frequency_width: int = 15  # mel bins, the widest frequency mask
+    time_masks: int = 2  # masks over time in each utterance; 0: none
+    time_width: int = 40  # frames, the widest time mask
+    time_share: float = 0.1  # the widest time mask as a share of the utterance
+
+    def __post_init__(self) -> None:
+        if min(self.frequency_masks, self.frequency_width, self.time_masks, self.time_width) < 0:
+            raise UserError("spec_augment: masks and widths must be 0 or more")
+        if not 0 <= self.time_share <= 1:
+            raise UserError(f"spec_augment.time_share {self.time_share} must lie between 0 and 1")
+
+
+def frame_count(samples: int, window: int, hop: int) -> int:
+    """Number of whole windows in a signal, all three in samples; a signal shorter than a window counts as one.
+
+    >>> frame_count(16_000, window=400, hop=160)    # 1 s at 16 kHz, 25 ms windows every 10 ms
+    98
+    """
+    return 1 + max(0, samples - window) // hop
+
+
+class Frontend(nn.Module):
+    """Log-mel features with the training data's mean and variance taken out.
+
+    Shapes: waves (B, N), samples (B,) -> features (B, T, F), frames (B,). Padded frames are exactly 0.
+    """
+
+    window: Tensor
+    filters: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: FrontendConfig):
+        super().__init__()
+        self.config = config
+        size = config.window_samples
+        self.fft_size = 2 ** math.ceil(math.log2(size))
+        filters = melscale_fbanks(
+            n_freqs=self.fft_size // 2 + 1,
+            f_min=config.low,
+            f_max=config.high or config.sample_rate / 2,
+            n_mels=config.mel_bins,
+            sample_rate=config.sample_rate,
+            norm=None,
+            mel_scale="htk",
+        )
+        if empty := int((filters.sum(0) == 0).sum()):
+            raise UserError(
+                f"frontend.mel_bins {config.mel_bins}: {empty} filters fall between two frequencies of the "
+                f"{self.fft_size}-point spectrum; use fewer bins or a longer window"
+            )
+        self.register_buffer("window", torch.hann_window(size, periodic=False), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)  # (fft/2+1, F)
+        self.register_buffer("mean", torch.zeros(config.mel_bins))  # (F,)
+        self.register_buffer("deviation", torch.ones(config.mel_bins))  # (F,)
+
+    def forward(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        features, frames = self.log_mel(waves, samples)
+        features = (features - self.mean) / self.deviation
+        valid = valid_frames(frames, features.shape[1])
+        return features.masked_fill(~valid.unsqueeze(-1), 0.0), frames
+
+    def log_mel(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Natural logarithm of mel power, before mean and variance: (B, T, F), frames (B,); padding is not masked."""
+        size, hop = self.config.window_samples, self.config.hop_samples
+        frames = 1 + (samples - size).clamp(min=0) // hop  # (B,)
+        longest = 1 + max(0, waves.shape[1] - size) // hop
+        missing = (longest - 1) * hop + size - waves.shape[1]
+        if missing > 0:  # shorter than one window
+            waves = nn.functional.pad(waves, (0, missing))
+        with torch.autocast(waves.device.type, enabled=False):
+            windows = waves.to(self.window.dtype).unfold(1, size, hop) * self.window  # (B, T, window)
+            power = torch.fft.rfft(windows, n=self.fft_size).abs().square()  # (B, T, fft/2+1)
+            return (power @ self.filters).clamp(min=self.config.floor).log(), frames
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[Batch]) -> int:
+        """Set mean and deviation of every mel bin from the frames of `batches`; their number is returned."""
+        count = 0
+        total = torch.zeros(self.config.mel_bins, dtype=torch.float64)
+        square = torch.zeros_like(total)
+        for batch in batches:
+            features, frames = self.log_mel(batch.waves.to(self.mean.device), batch.samples.to(self.mean.device))
+            rows = features[valid_frames(frames, features.shape[1])].double().cpu()  # (frames, F)
+            count += len(rows)
+            total += rows.sum(0)
+            square += rows.square().sum(0)
+        if count == 0:
+            raise UserError("no frames to take the mean and variance of the features from")
+        mean = total / count
+        deviation = (square / count - mean.square()).clamp(min=1e-4).sqrt()
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+        return count
+
+
+class SpecAugment(nn.Module):
+    """Mask random bands of mel bins and stretches of time, different ones in each utterance, in training only.
+
+    Widths are uniform from 0 to the configured widest; a time mask is also at most `time_share` of its utterance.
+    Shapes: features (B, T, F), frames (B,) -> (B, T, F).
+    """
+
+    def __init__(self, config: SpecAugmentConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, features: Tensor, frames: Tensor) -> Tensor:
+        config = self.config
+        if not self.training:
+            return features
+        widest = (frames * config.time_share).clamp(max=config.time_width)  # (B,)
+        bins = torch.full_like(frames, features.shape[2])
+        hidden = _stripes(config.time_masks, widest, frames, features.shape[1]).unsqueeze(2)  # (B, T, 1)
+        width = torch.full_like(frames, min(config.frequency_width, features.shape[2]))
+        hidden = hidden | _stripes(config.frequency_masks, width, bins, features.shape[2]).unsqueeze(1)
+        return features.masked_fill(hidden, 0.0)
+
+
+def _stripes(masks: int, widest: Tensor, lengths: Tensor, size: int) -> Tensor:
+    """`masks` random stripes in each of B rows, inside the first `lengths` of `size` places: (B, size) bool."""
+    batch = len(lengths)
+    width = torch.rand(batch, masks, device=lengths.device) * (widest.unsqueeze(1) + 1)
+    width = width.floor().clamp(max=widest.unsqueeze(1))  # (B, masks)
+    start = (torch.rand(batch, masks, device=lengths.device) * (lengths.unsqueeze(1) - width + 1)).floor()
+    place = torch.arange(size, device=lengths.device).view(1, 1, size)
+    return ((place >= start.unsqueeze(2)) & (place < (start + width).unsqueeze(2))).any(1)

@@ -1,0 +1,405 @@
+"""The one place that builds the parts and connects them: training, transcription and evaluation of whole models."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from las import checkpoint
+from las import config as settings
+from las.data.loader import Loader, LoaderConfig
+from las.data.manifest import read_manifest
+from las.data.shards import INDEX, read_index, read_sample
+from las.errors import UserError
+from las.evaluate.score import SetScore, format_counts, score
+from las.ledger import Ledger
+from las.model.ctc import frames_needed
+from las.model.las import LAS, ModelConfig
+from las.search.beam import SearchConfig
+from las.text.alignment import ErrorCounts, align
+from las.text.normalize import normalize, style_named
+from las.text.tokenizer import BOS, EOS, Tokenizer
+from las.train.loop import Reporter, TrainConfig, Trainer, Validation
+from las.train.objectives import losses
+from las.transcribe.recognizer import Recognizer
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+DEFAULT_MODEL = "digits"
+STATISTICS_SECONDS = 3600.0  # s of training audio that mean and variance of the features are taken from
+CHECKED_TEXTS = 20_000  # transcripts that are looked through before training; of more, every n-th
+PATHLESS_LIMIT = 0.01  # share of utterances without a CTC path above which a run does not start
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All settings of a run; a model folder keeps them."""
+
+    init: str = ""  # model name or folder to start from; empty: random weights
+    style: str = "basic"  # how transcripts are normalised before errors are counted
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: LoaderConfig = field(default_factory=LoaderConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    def __post_init__(self) -> None:
+        style_named(self.style)
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> Path:
+    """Train as `config` says in the run folder `folder`; the model folder is returned.
+
+    A folder that holds a run is refused, or with `resume` continued with the same config.
+    """
+    for name in ("train", "valid", "tokenizer"):
+        if not getattr(config.data, name):
+            raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
+    state = _open_run(config, folder, resume)
+    device = choose_device(config.train.device)
+    torch.manual_seed(config.train.seed)
+    tokenizer = Tokenizer.load(config.data.tokenizer)
+    rate = config.model.frontend.sample_rate
+    index, valid_index = read_index(config.data.train), read_index(config.data.valid)
+    loader = Loader(index, tokenizer, rate, config.data, shuffle=True, seed=config.train.seed)
+    valid_data = replace(config.data, longest=float("inf"), leave_out=1.0)
+    valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0)
+    if config.model.ctc:
+        check_ctc_paths(loader, tokenizer, config.model)
+    model = LAS(config.model, tokenizer.size)
+    if config.init:
+        start_from(model, tokenizer, config.init)
+    elif state is None:
+        model.frontend.fit(_some_batches(loader))
+    model.to(device)
+    validate = Validator(Recognizer(model, tokenizer, config.search), valid_loader, config)
+    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter)
+    if state is not None:
+        trainer.restore(state)
+    best = trainer.run()
+    checkpoint.load_weights(model, checkpoint.average(best), folder)
+    final = validate()
+    trainer.log.write(trainer.progress.update, "averaged", {"loss": final.loss, "wer": final.error_rate})
+    for name, ledger in (("train", loader.ledger), ("train", trainer.ledger), ("valid", valid_loader.ledger)):
+        if len(ledger):
+            print(f"{name}: {ledger}", file=sys.stderr)
+    _write_ledger(folder, loader, valid_loader, trainer)
+    card = _card(folder, loader, valid_loader, trainer, final)
+    weights = model.state_dict()
+    text = settings.to_yaml(config)
+    checkpoint.write_model(folder / "model", text, weights, tokenizer.to_bytes(), tokenizer.size, card)
+    return folder / "model"
+
+
+def _open_run(config: RunConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """Claim a run folder; the state to resume from, if there is one."""
+    saved = folder / "config.yaml"
+    if resume:
+        if not saved.is_file():
+            raise UserError(f"{folder}: no run to resume here; leave out --resume to start one")
+        before = settings.load(RunConfig, saved)
+        free = {"train.device", "data.workers", "train.save_minutes"}
+        changed = [name for name in _differences(before, config) if name not in free]
+        if changed:
+            raise UserError(
+                f"{folder}: {changed[0]} differs from the run's {saved.name}; a run is resumed as it was started"
+            )
+        return checkpoint.read_state(folder / "state.pt") if (folder / "state.pt").exists() else None
+    if saved.exists():
+        raise UserError(f"{folder}: holds a run; continue it with --resume, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "config.yaml.part"
+    temporary.write_text(settings.to_yaml(config), encoding="utf-8")
+    os.replace(temporary, saved)
+    return None
+
+
+def _differences(one: Any, other: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the settings in which two configs differ."""
+    names: list[str] = []
+    for setting in fields(one):
+        left, right = getattr(one, setting.name), getattr(other, setting.name)
+        if is_dataclass(left):
+            names += _differences(left, right, f"{prefix}{setting.name}.")
+        elif left != right:
+            names.append(prefix + setting.name)
+    return names
+
+
+def _some_batches(loader: Loader) -> Any:
+    """Batches of a random sample of the training data, enough for the features' statistics."""
+    share = min(1.0, STATISTICS_SECONDS / loader.seconds)
+    return islice(loader.epoch(0), max(1, round(share * len(loader.plan(0)))))
+
+
+def check_ctc_paths(loader: Loader, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """Raise `UserError` when more than 1% of the utterances have fewer listener frames than a CTC path takes."""
+    rate = config.frontend.sample_rate
+    texts = [(entry, tokenizer.encode(text)) for entry, text in loader.texts(CHECKED_TEXTS)]
+    needed = [int(frames_needed(torch.tensor([ids]), torch.tensor([len(ids)]))) for _, ids in texts]
+    frames = [config.listener_frames(round(entry.seconds * rate)) for entry, _ in texts]
+    pathless = [entry.id for (entry, _), have, need in zip(texts, frames, needed, strict=True) if have < need]
+    if len(pathless) <= PATHLESS_LIMIT * len(texts):
+        return
+    ratios = sorted(have * config.listener.reduction / max(1, need) for have, need in zip(frames, needed, strict=True))
+    fitting = int(ratios[int(PATHLESS_LIMIT * len(ratios))])
+    way_out = (
+        f"a product of model.listener.reduce of at most {fitting} fits" if fitting else "a shorter model.frontend.hop"
+    )
+    raise UserError(
+        f"{len(pathless)} of {len(texts)} utterances (first: {pathless[0]}) have fewer listener frames than their tokens "
+        f"need for CTC at a reduction of {config.listener.reduction}; {way_out}, or use longer tokens (`las tokenizer "
+        f"--size` above {tokenizer.size}, unigram or bpe), or model.ctc=false"
+    )
+
+
+def start_from(model: LAS, tokenizer: Tokenizer, name: str) -> None:
+    """Put the weights of another model into `model`; with other tokens the layers that know tokens start anew."""
+    folder = checkpoint.read_model(find_model(name))
+    weights = folder.weights
+    if folder.tokenizer != tokenizer.to_bytes():
+        own = model.state_dict()
+        for part in ("speller.embedding.", "speller.output.", "ctc.output."):
+            weights = {name: value for name, value in weights.items() if not name.startswith(part)}
+            weights |= {name: value for name, value in own.items() if name.startswith(part)}
+    checkpoint.load_weights(model, weights, f"init={name}")
+
+
+class Validator:
+    """Judges a model on the validation set: loss with the transcript given, error rate by greedy search."""
+
+    def __init__(self, recognizer: Recognizer, loader: Loader, config: RunConfig):
+        self.recognizer = recognizer
+        self.loader = loader
+        self.config = config
+
+    @torch.inference_mode()
+    def __call__(self) -> Validation:
+        model, tokenizer = self.recognizer.model.eval(), self.recognizer.tokenizer
+        search = replace(self.config.search, beam=1)
+        total, tokens, counts = 0.0, 0, ErrorCounts()
+        fixed: tuple[torch.Tensor, list[str], str] | None = None
+        for batch in self.loader.epoch(0):
+            batch = batch.to(self.recognizer.device)
+            output = model(batch, BOS)
+            found = losses(output, batch, EOS, smoothing=0.0)
+            total, tokens = total + float(found.speller), tokens + found.tokens
+            hypotheses = self.recognizer.spell(output.listened, search)
+            for row, (hypothesis, length) in enumerate(zip(hypotheses, batch.lengths.tolist(), strict=True)):
+                ids = batch.tokens[row, :length].tolist()
+                text = tokenizer.decode(hypothesis[0].tokens if hypothesis else [])
+                counts += align(*(normalize(one, self.config.style) for one in (tokenizer.decode(ids), text))).counts
+                if fixed is None:
+                    weights = output.weights[row, : length + 1, : int(output.listened.lengths[row])]
+                    fixed = weights.float().cpu(), [*tokenizer.pieces(ids), "</s>"], text
+        if fixed is None or counts.rate is None:
+            raise UserError(f"data.valid {self.config.data.valid}: no words to validate on ({self.loader.ledger})")
+        return Validation(total / tokens, counts.rate, *fixed)
+
+
+def _write_ledger(folder: Path, loader: Loader, valid_loader: Loader, trainer: Trainer) -> None:
+    together = Ledger()
+    for ledger in (loader.ledger, valid_loader.ledger, trainer.ledger):
+        for cause, cases in ledger.cases.items():
+            for id, detail in cases.items():
+                together.leave(cause, id, detail)
+    together.write(folder / "left_out.jsonl")
+
+
+def _card(folder: Path, loader: Loader, valid_loader: Loader, trainer: Trainer, final: Validation) -> str:
+    config, progress = trainer.config, trainer.progress
+    size = sum(value.numel() for value in trainer.model.parameters())
+    return f"""# {folder.name}
+
+A Listen, Attend and Spell model with {size / 1e6:.2f} million parameters, made by las {version("las")}.
+
+| | |
+|---|---|
+| trained on | {loader.index.root.name}: {len(loader.entries)} utterances, {loader.seconds / 3600:.2f} h |
+| validated on | {valid_loader.index.root.name}: {len(valid_loader.entries)} utterances, WER {final.error_rate:.2%} (greedy) |
+| training | {config.epochs} epochs, {progress.update} updates, {progress.seconds / 60:.1f} min on {hardware()}, seed {config.seed} |
+| command | `{command()}` |
+
+Licence and limits: those of the data it was trained on; expect it to work on speech like that, and on no other.
+"""
+
+
+# -------------------------------------------------------------------------------------------------------- using models
+
+
+def find_model(name: str) -> Path:
+    """The folder of a model: one that ships with the package, by name, or any folder."""
+    shipped = PRETRAINED / name
+    if Path(name).name == name and (shipped / checkpoint.CONFIG).is_file():
+        return shipped
+    if (Path(name) / checkpoint.CONFIG).is_file():
+        return Path(name)
+    names = ", ".join(path.name for path in pretrained()) or "none"
+    raise UserError(f"no model {name!r}: neither a model folder nor one of those that ship ({names})")
+
+
+def pretrained() -> list[Path]:
+    """The model folders that ship with the package."""
+    return sorted(path.parent for path in PRETRAINED.glob(f"*/{checkpoint.CONFIG}"))
+
+
+def open_model(name: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> tuple[Recognizer, RunConfig]:
+    """A model by name or folder, ready to transcribe, and its settings with `key=value` words over them."""
+    folder = checkpoint.read_model(find_model(str(name)))
+    config = settings.from_mapping(RunConfig, folder.config, str(folder.path / checkpoint.CONFIG), overrides)
+    tokenizer = Tokenizer(folder.tokenizer, str(folder.path / checkpoint.TOKENIZER))
+    if tokenizer.size != folder.vocabulary:
+        raise UserError(
+            f"{folder.path}: the tokenizer has {tokenizer.size} tokens, the config says {folder.vocabulary}"
+        )
+    model = LAS(config.model, folder.vocabulary)
+    checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
+    return Recognizer(model.eval().to(choose_device(device)), tokenizer, config.search, folder.path.name), config
+
+
+def choose_device(name: str) -> torch.device:
+    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device {name!r}: wanted auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r}: wanted auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"device {name!r}: this machine has {torch.cuda.device_count()} such devices; use device cpu or auto"
+        )
+    return device
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """One evaluated set."""
+
+    name: str
+    score: SetScore
+    hypotheses: dict[str, str]
+    audio_seconds: float
+    seconds: float  # of decoding, reading the audio included
+
+    @property
+    def real_time_factor(self) -> float:
+        """Seconds of work for a second of audio."""
+        return self.seconds / self.audio_seconds
+
+
+def evaluate_set(
+    recognizer: Recognizer, name: str, path: Path, style: str, on_progress: Callable[[float, float], None] | None = None
+) -> SetResult:
+    """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all."""
+    if (path / INDEX).is_file() or path.is_dir():
+        index = read_index(path)
+        samples = [read_sample(index, entry) for entry in index.entries]
+        references = {sample.id: sample.text for sample in samples}
+        sources: list[Any] = [sample.audio_bytes for sample in samples]
+        total = index.seconds
+    else:
+        utterances = read_manifest(path)
+        references = {utterance.id: utterance.text for utterance in utterances}
+        sources = [utterance.audio for utterance in utterances]
+        total = sum(utterance.seconds or 0.0 for utterance in utterances)
+    started = time.perf_counter()
+    done = 0.0
+
+    def progress(seconds: float) -> None:
+        nonlocal done
+        done += seconds
+        if on_progress is not None:
+            on_progress(done, total)
+
+    transcripts = recognizer.transcribe(sources, on_progress=progress)
+    seconds = time.perf_counter() - started
+    hypotheses = {id: transcript.text for id, transcript in zip(references, transcripts, strict=True)}
+    audio_seconds = sum(transcript.seconds for transcript in transcripts)
+    return SetResult(name, score(references, hypotheses, style), hypotheses, audio_seconds, seconds)
+
+
+RESULT_COLUMNS = ("set", "WER (S/D/I/N)", "decoding", "RTF", "model", "command", "commit", "hardware")
+
+
+def result_row(result: SetResult, recognizer: Recognizer, style: str) -> str:
+    """A row of RESULTS.md."""
+    search = recognizer.search
+    decoding = f"beam {search.beam}, length exponent {search.length_exponent:g}, style {style}"
+    cells = (
+        result.name,
+        format_counts(result.score.counts),
+        decoding,
+        f"{result.real_time_factor:.3f}",
+        recognizer.name,
+        f"`{command()}`",
+        commit(),
+        hardware(),
+    )
+    return "| " + " | ".join(cells) + " |"
+
+
+def append_rows(path: Path, rows: list[str]) -> None:
+    """Add rows to the end of a file of results, with the table's head where the file does not end in such a table."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    head = ["| " + " | ".join(RESULT_COLUMNS) + " |", "|" + "---|" * len(RESULT_COLUMNS)]
+    last_table = text.rstrip("\n").split("\n\n")[-1]
+    if not last_table.startswith(head[0]):
+        text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + "\n".join(head) + "\n"
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text.rstrip("\n") + "\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def command() -> str:
+    """The command line of this process, as one would type it."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return shlex.join(
+        "las" if place == 0 and word in ("__main__.py", "las") else word for place, word in enumerate(words)
+    )
+
+
+def commit() -> str:
+    """The commit of the checkout we are in, with + where it was changed; the version where there is none."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"las {version('las')}"
+
+
+def hardware() -> str:
+    """Processor and threads, or the GPU."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    except OSError:
+        pass
+    return f"{torch.get_num_threads()} x {name}"
+
+
+def summary(result: SetResult) -> str:
+    """One line for people: the set's name, WER with its counts, real-time factor."""
+    counts = format_counts(result.score.counts)
+    return f"{result.name}\tWER {counts}\t{result.audio_seconds / 60:.1f} min\tRTF {result.real_time_factor:.3f}"

@@ -1,0 +1,311 @@
+"""The training loop: batches in, better weights out.
+
+RUN/log.jsonl                  a line every few updates and at every validation
+RUN/checkpoints/000120.safetensors   weights of the best validations, to be averaged
+RUN/attention/000120.png       where the speller looked in one fixed utterance
+RUN/tensorboard/               the same figures for TensorBoard
+RUN/state.pt                   all that `--resume` needs
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from las.batch import Batch
+from las.checkpoint import write_state, write_weights
+from las.data.loader import Loader
+from las.errors import UserError
+from las.ledger import Ledger
+from las.model.las import LAS
+from las.train.objectives import Losses, ObjectiveConfig, losses
+from las.train.optim import OptimizerConfig, build_optimizer, rate_at
+from las.train.picture import draw_attention
+
+PRECISIONS = ("fp32", "bf16")
+LOG_EVERY = 10  # updates
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how to train."""
+
+    epochs: int = 40  # passes over the training data
+    accumulate: int = 1  # batches summed up for one update
+    precision: str = "fp32"  # fp32, or bf16 for the matrix products
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    seed: int = 0  # of weights, order and masks
+    validate_every: int = 1  # epochs from one validation to the next
+    average: int = 5  # best validations whose weights are averaged in the end
+    save_minutes: float = 5.0  # between two savings of the state that --resume reads
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.accumulate, self.validate_every, self.average) < 1:
+            raise UserError("train: epochs, accumulate, validate_every and average must be at least 1")
+        if self.precision not in PRECISIONS:
+            raise UserError(f"train.precision {self.precision!r}: wanted one of {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found; the lower `error_rate`, the better the weights."""
+
+    loss: float  # per token, without smoothing
+    error_rate: float  # words wrong / words
+    weights: Tensor  # attention on the fixed utterance (L, S)
+    pieces: list[str]  # L tokens of that utterance
+    example: str  # what was recognised there
+
+
+class Reporter(Protocol):
+    """Tells a person how training goes."""
+
+    def training(self, done: float, epoch: int, figures: dict[str, float]) -> None:
+        """After an update: the share that is done and the latest figures."""
+
+    def validated(self, epoch: int, update: int, validation: Validation) -> None:
+        """After a validation."""
+
+
+@dataclass
+class Progress:
+    """Where a run is. `best` holds (error rate, loss, update) of the validations whose weights are kept."""
+
+    update: int = 0
+    epoch: int = 0
+    batch: int = 0  # the next one in this epoch
+    seconds: float = 0.0  # of training so far, validations and earlier starts included
+    audio: float = 0.0  # seconds trained on
+    best: list[tuple[float, float, int]] = field(default_factory=list)
+
+
+class Trainer:
+    """One run. `validate` judges the present weights; `begin` and `end` are the token ids of a sentence's ends."""
+
+    def __init__(
+        self,
+        model: LAS,
+        loader: Loader,
+        validate: Callable[[], Validation],
+        config: TrainConfig,
+        folder: Path,
+        begin: int,
+        end: int,
+        reporter: Reporter,
+    ):
+        self.model, self.loader, self.validate, self.config, self.folder = model, loader, validate, config, folder
+        self.begin, self.end, self.reporter = begin, end, reporter
+        self.device = model.frontend.mean.device
+        self.optimizer = build_optimizer(model, config.optimizer)
+        self.progress = Progress()
+        self.ledger = Ledger()
+        self.log = Log(folder)
+        self.waited = 0.0  # s for the loader, since this start
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "attention").mkdir(exist_ok=True)
+
+    def run(self) -> list[Path]:
+        """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
+        self._try_validation()
+        started = saved = time.perf_counter() - self.progress.seconds
+        with _stop_requested() as stop:
+            for epoch in range(self.progress.epoch, self.config.epochs):
+                plan = len(self.loader.plan(epoch))
+                for group in _groups(self._batches(epoch), self.config.accumulate):
+                    figures = self._update(group, plan)
+                    self.progress.seconds = time.perf_counter() - started
+                    share = (epoch + self.progress.batch / plan) / self.config.epochs
+                    self.reporter.training(share, epoch, figures)
+                    if self.progress.update % LOG_EVERY == 0:
+                        self._log_training(epoch, figures)
+                    if stop() or time.perf_counter() - saved > 60 * self.config.save_minutes:
+                        saved = time.perf_counter()
+                        self.save()
+                    if stop():
+                        raise UserError(f"interrupted at update {self.progress.update}; continue with --resume")
+                self.progress.epoch, self.progress.batch = epoch + 1, 0
+                if (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs:
+                    self._validate()
+                    self.progress.seconds = time.perf_counter() - started
+                    self.save()
+        self.log.close()
+        return [self._weights(update) for *_, update in self.progress.best]
+
+    def save(self) -> None:
+        """Store all that `restore` needs."""
+        state = {
+            "progress": asdict(self.progress),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "chance": torch.get_rng_state(),
+            "chance_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+        write_state(self.folder / "state.pt", state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue where `save` was called."""
+        self.progress = Progress(**state["progress"])
+        self.progress.best = [(rate, loss, update) for rate, loss, update in self.progress.best]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["chance"])
+        if self.device.type == "cuda" and state["chance_cuda"] is not None:
+            torch.cuda.set_rng_state(state["chance_cuda"], self.device)
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        iterator = self.loader.epoch(epoch, self.progress.batch)
+        while True:
+            asked = time.perf_counter()
+            batch = next(iterator, None)
+            self.waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def _update(self, group: list[Batch], plan: int) -> dict[str, float]:
+        """One step of the optimiser on the sum of some batches; figures of it are returned."""
+        config, progress = self.config, self.progress
+        updates = config.epochs * -(-plan // config.accumulate)
+        rate = rate_at(progress.update, updates, config.optimizer)
+        for options in self.optimizer.param_groups:
+            options["lr"] = rate
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        tokens = sum(int(batch.lengths.sum()) + len(batch) for batch in group)
+        found = [self._backward(batch, tokens) for batch in group]
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip or float("inf"))
+        if not norm.isfinite():
+            raise UserError(f"{self._where(group)}: the gradient is {norm.item()}; lower train.optimizer.rate")
+        self.optimizer.step()
+        progress.update += 1
+        progress.batch += len(group)
+        progress.audio += sum(float(batch.samples.sum()) for batch in group) / self.model.config.frontend.sample_rate
+        return {
+            "loss": sum(one.speller.item() for one in found) / tokens,
+            "ctc_loss": sum(one.ctc.item() for one in found) / tokens,
+            "accuracy": sum(int(one.correct) for one in found) / tokens,
+            "rate": rate,
+            "gradient_norm": norm.item(),
+        }
+
+    def _backward(self, batch: Batch, tokens: int) -> Losses:
+        objective = self.config.objective
+        batch = batch.to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            output = self.model(batch, self.begin)
+        found = losses(output, batch, self.end, objective.label_smoothing)
+        for id in found.pathless:
+            self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
+        share = objective.ctc_weight if output.ctc_logits is not None else 0.0
+        total = ((1 - share) * found.speller + share * found.ctc) / tokens
+        if not total.isfinite():
+            raise UserError(
+                f"{self._where([batch])}: the loss is {total.item()}; lower train.optimizer.rate or check the data"
+            )
+        total.backward()
+        return found
+
+    def _where(self, group: list[Batch]) -> str:
+        ids = [id for batch in group for id in batch.ids]
+        return f"update {self.progress.update + 1}, utterances {', '.join(ids)}"
+
+    def _log_training(self, epoch: int, figures: dict[str, float]) -> None:
+        seconds = max(self.progress.seconds, 1e-9)
+        more = {"seconds": seconds, "speed": self.progress.audio / seconds, "waited": self.waited}
+        self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more})
+
+    def _try_validation(self) -> None:
+        """A validation that cannot work should fail now, not after the first epoch."""
+        if self.progress.update == 0:
+            self.validate()
+
+    def _validate(self) -> None:
+        """Judge the weights, keep them if they are among the best, and draw the attention."""
+        progress = self.progress
+        validation = self.validate()
+        figures = {"loss": validation.loss, "wer": validation.error_rate, "seconds": progress.seconds}
+        self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures})
+        picture = self.folder / "attention" / f"{progress.update:06d}.png"
+        self.log.picture(progress.update, draw_attention(validation.weights, validation.pieces, picture))
+        write_weights(self._weights(progress.update), self.model.state_dict())
+        # where everything is wrong, an empty transcript is no better than a long one: then the loss decides
+        rank = (min(validation.error_rate, 1.0), validation.loss, progress.update)
+        ranked = sorted([*progress.best, rank])
+        progress.best = ranked[: self.config.average]
+        for *_, update in ranked[self.config.average :]:
+            self._weights(update).unlink(missing_ok=True)
+        self.reporter.validated(progress.epoch, progress.update, validation)
+
+    def _weights(self, update: int) -> Path:
+        return self.folder / "checkpoints" / f"{update:06d}.safetensors"
+
+
+class Log:
+    """Figures as JSON lines, and for TensorBoard where it is installed."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "log.jsonl"
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board = None
+        else:
+            self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, update: int, kind: str, figures: dict[str, float]) -> None:
+        line = {"update": update, "kind": kind} | {name: round(value, 6) for name, value in figures.items()}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(f"{kind}/{name}", value, update)
+
+    def picture(self, update: int, pixels: Tensor | None) -> None:
+        """Show pixels (rows, columns, 3) uint8, if there are any."""
+        if self.board is not None and pixels is not None:
+            self.board.add_image("attention", pixels, update, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+@contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+    """Within: whether Ctrl-C was pressed or SIGTERM came. A second Ctrl-C interrupts at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,85 @@
+"""The yesno recipe: every other recording is test, the file name is the text."""
+
+import importlib.util
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from las.data.manifest import read_manifest
+from las.errors import UserError
+
+SCRIPT = Path(__file__).parents[2] / "egs/yesno/prepare.py"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("egs_yesno_prepare", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["egs_yesno_prepare"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+prepare = load_script()
+
+
+@pytest.fixture
+def yesno(tmp_path):
+    folder = tmp_path / "corpora" / "waves_yesno"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(itertools.islice(itertools.product("01", repeat=8), 60)):
+        wave = 0.1 * np.sin(np.arange(800 + number))
+        soundfile.write(folder / ("_".join(name) + ".wav"), wave, 8000, subtype="PCM_16")
+    (folder / "README").write_text("not a recording", encoding="utf-8")
+    return folder
+
+
+def ids(path):
+    return [utterance.id for utterance in read_manifest(path)]
+
+
+def test_every_other_recording_is_test(yesno, tmp_path):
+    assert prepare.main(["--corpus", str(yesno), "--output", str(tmp_path)]) == 0
+    names = sorted(path.stem for path in yesno.glob("*.wav"))
+    assert ids(tmp_path / "train.jsonl") == names[::2]
+    assert ids(tmp_path / "test.jsonl") == names[1::2]
+
+
+def test_settings_are_chosen_on_training_recordings(yesno, tmp_path):
+    prepare.main(["--corpus", str(yesno), "--output", str(tmp_path)])
+    fit, dev = ids(tmp_path / "fit.jsonl"), ids(tmp_path / "dev.jsonl")
+    assert (len(fit), len(dev)) == (24, 6)
+    assert sorted(fit + dev) == ids(tmp_path / "train.jsonl")
+
+
+def test_the_file_name_is_the_text(yesno, tmp_path):
+    prepare.main(["--corpus", str(yesno), "--output", str(tmp_path)])
+    last = read_manifest(tmp_path / "test.jsonl")[-1]
+    assert last.id == "0_0_1_1_1_0_1_1"
+    assert last.text == "NO NO YES YES YES NO YES YES"
+    assert last.seconds == (800 + 59) / 8000
+    assert Path(last.audio) == yesno / "0_0_1_1_1_0_1_1.wav"
+
+
+def test_found_in_las_corpora_then_downloaded(yesno, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAS_CORPORA", str(yesno.parent))
+    assert prepare.find_corpus(None, tmp_path) == yesno
+    assert prepare.find_corpus(yesno.parent, tmp_path) == yesno
+    monkeypatch.delenv("LAS_CORPORA")
+    calls = []
+    monkeypatch.setattr(prepare, "fetch", lambda url, folder: calls.append(url) or folder / "waves_yesno.tar.gz")
+    monkeypatch.setattr(prepare, "unpack", lambda archive, folder: (folder / "waves_yesno").mkdir(parents=True))
+    for _ in range(2):
+        assert prepare.find_corpus(None, tmp_path) == tmp_path / "corpus/waves_yesno"
+    assert calls == ["https://www.openslr.org/resources/1/waves_yesno.tar.gz"]
+
+
+def test_a_missing_recording_is_counted(yesno, tmp_path, capsys):
+    (yesno / "0_0_0_0_0_0_0_0.wav").unlink()
+    with pytest.raises(UserError, match=r"59 recordings named like 0_1_1_0_0_1_1_0\.wav found, waves_yesno has 60"):
+        prepare.recordings(yesno)
+    assert prepare.main(["--corpus", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 1
+    assert "nowhere: 0 recordings named like" in capsys.readouterr().err

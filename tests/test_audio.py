@@ -1,0 +1,517 @@
+"""A 440 Hz tone must come back as 440 Hz whatever it was wrapped in; what is broken must be named."""
+
+import io
+import math
+import struct
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+
+from las import audio
+from las.audio import AudioInfo, load, probe, write_flac
+from las.errors import UserError
+
+LIBSNDFILE = {
+    "wav-8": ("WAV", "PCM_U8"),
+    "wav-16": ("WAV", "PCM_16"),
+    "wav-24": ("WAV", "PCM_24"),
+    "wav-32": ("WAV", "PCM_32"),
+    "wav-float": ("WAV", "FLOAT"),
+    "wav-double": ("WAV", "DOUBLE"),
+    "wav-mulaw": ("WAV", "ULAW"),
+    "wavex": ("WAVEX", "PCM_16"),
+    "rf64": ("RF64", "PCM_16"),
+    "aiff": ("AIFF", "PCM_16"),
+    "flac-16": ("FLAC", "PCM_16"),
+    "flac-24": ("FLAC", "PCM_24"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+}
+FFMPEG = {
+    "m4a": ("mp4", "aac", 44_100),
+    "mov": ("mov", "alac", 44_100),
+    "webm": ("webm", "libopus", 48_000),
+    "mkv": ("matroska", "libopus", 48_000),
+    "aac": ("adts", "aac", 44_100),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tone(rate: int, seconds: float = 1.0, channels: int = 1) -> np.ndarray:
+    """(N, channels), 440 Hz, amplitude .5"""
+    wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(rate * seconds)) / rate)
+    return np.repeat(wave[:, None], channels, axis=1).astype(np.float32)
+
+
+def encoded(kind: str, samples: np.ndarray, rate: int) -> bytes:
+    container, subtype = LIBSNDFILE[kind]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=container, subtype=subtype)
+    return buffer.getvalue()
+
+
+def muxed(path: Path, kind: str, samples: np.ndarray, picture: bool = False, **options: str) -> bytes:
+    """By PyAV, at the rate of FFMPEG; with `picture`, a short track of video before the sound."""
+    av = pytest.importorskip("av")
+    container, codec, rate = FFMPEG[kind]
+    try:
+        av.codec.Codec(codec, "w")
+    except ValueError:
+        pytest.skip(f"this PyAV has no {codec} encoder")
+    with av.open(str(path), "w", format=container, options=options) as output:
+        stream = output.add_stream(codec, rate=rate)
+        stream.layout = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}[samples.shape[1]]
+        wanted = {"aac": "flt", "libopus": "flt", "alac": "s16p"}[codec]
+        size = 4096 if codec == "alac" else 1024
+        if picture:
+            video = output.add_stream("mpeg4", rate=10)
+            video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+            for number in range(30):
+                image = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+                image.pts = number
+                output.mux(video.encode(image))
+            output.mux(video.encode(None))
+        for start in range(0, len(samples), size):
+            piece = samples[start : start + size].T
+            piece = (piece * 32767).astype(np.int16) if wanted == "s16p" else piece
+            piece = piece if wanted.endswith("p") else piece.T.reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), wanted, stream.layout.name)
+            frame.sample_rate, frame.pts = rate, start
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def assert_tone(wave: torch.Tensor, rate: int, seconds: float = 1.0, close: float = 0.01, late: float = 0.0) -> None:
+    assert wave.dtype == torch.float32
+    assert wave.dim() == 1
+    assert seconds * rate <= len(wave) + 1 and len(wave) <= (seconds + late) * rate + 1  # noqa: PT018
+    middle = wave[len(wave) // 4 : -(len(wave) // 4)].double().numpy()
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle)), 16 * len(middle)))
+    assert spectrum.argmax() * rate / (16 * len(middle)) == pytest.approx(440, abs=1)
+    assert math.sqrt(2 * (middle**2).mean()) == pytest.approx(0.5, rel=close)
+
+
+@pytest.mark.parametrize("kind", LIBSNDFILE)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_libsndfile_format_gives_the_tone_back(kind, channels):
+    data = encoded(kind, tone(16_000, channels=channels), 16_000)
+    assert_tone(load(data, 16_000), 16_000, close=0.03)
+    assert_tone(load(data, 8_000), 8_000, close=0.03)
+    assert probe(data) == AudioInfo(1.0, 16_000, channels)
+
+
+@pytest.mark.parametrize("kind", FFMPEG)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_ffmpeg_format_gives_the_tone_back(kind, channels, tmp_path):
+    rate = FFMPEG[kind][2]
+    data = muxed(tmp_path / "sound", kind, tone(rate, channels=channels))
+    assert_tone(load(data, 16_000), 16_000, close=0.03, late=0.08)
+    info = probe(data)
+    assert (info.rate, info.channels) == (rate, channels)
+    assert info.seconds == pytest.approx(1.0, abs=0.08)
+
+
+@pytest.mark.parametrize("channels", [6, 8])
+def test_surround_sound_in_m4a(channels, tmp_path):
+    samples = tone(44_100, channels=channels)
+    samples[:, 3] = 0  # the codec takes all but the lowest tones from the fourth channel
+    wave = load(muxed(tmp_path / "sound", "m4a", samples), 16_000)
+    assert_tone(wave * channels / (channels - 1), 16_000, close=0.03, late=0.08)
+
+
+def test_damage_is_not_reported_from_inside_a_callback(capfd):
+    data = encoded("flac-16", tone(16_000), 16_000)
+    for length in range(40, 200, 8):
+        with pytest.raises(UserError):
+            load(data[:length] + bytes(50), 16_000)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["m4a", "mkv"])
+def test_the_sound_of_a_video_is_read_and_may_be_shorter_than_the_picture(kind, tmp_path):
+    path = tmp_path / "video"
+    rate = FFMPEG[kind][2]
+    muxed(path, kind, tone(rate), picture=True)
+    assert_tone(load(path, 16_000), 16_000, close=0.03, late=0.08)
+    assert probe(path).seconds == pytest.approx(1.0, abs=0.08)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000, 44_101, 12_345])
+@pytest.mark.parametrize("asked", [8_000, 16_000])
+def test_any_rate(rate, asked):
+    assert_tone(load(encoded("wav-16", tone(rate, 0.4), rate), asked), asked, 0.4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6, 8])
+def test_any_number_of_channels_at_192_khz(channels):
+    assert_tone(load(encoded("wav-24", tone(192_000, 0.5, channels), 192_000), 16_000), 16_000, 0.5)
+
+
+def test_mono_is_the_mean_of_the_channels():
+    channels = torch.tensor([[1.0, 0.5, -1.0], [0.0, 0.5, 1.0]])
+    assert load((channels, 8_000), 8_000).tolist() == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_a_twentieth_of_a_second(rate):
+    assert len(load(encoded("flac-16", tone(rate, 0.05), rate), 16_000)) == 800
+
+
+def test_one_sample():
+    assert len(load((torch.ones(1), 16_000), 16_000)) == 1
+    assert len(load((torch.ones(1), 16_000), 48_000)) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(48_000, 16_000), (44_100, 16_000), (8_000, 16_000), (192_000, 8_000), (16_000, 44_100)]
+)
+def test_blocks_give_what_one_call_gives(old, new, monkeypatch):
+    monkeypatch.setattr(audio, "RESAMPLE_SAMPLES", 5_000)
+    wave = torch.randn(37_123, generator=torch.Generator().manual_seed(0)) * 0.1
+    whole = torchaudio.functional.resample(
+        wave,
+        old,
+        new,
+        audio.ZERO_CROSSINGS,
+        audio.ROLLOFF,
+        "sinc_interp_kaiser",
+        audio.KAISER_BETA,
+    )
+    parts = load((wave, old), new)
+    assert parts.shape == whole.shape
+    assert (parts - whole).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("old", "new"), [(44_100, 16_000), (8_000, 16_000), (22_050, 8_000)])
+def test_the_filter_without_a_table_is_the_same_filter(old, new, monkeypatch):
+    wave = torch.randn(9_001, generator=torch.Generator().manual_seed(0)) * 0.1
+    table = load((wave, old), new)
+    monkeypatch.setattr(audio, "LARGEST_KERNEL", 0)
+    monkeypatch.setattr(audio, "RESAMPLE_SAMPLES", 1_000)
+    direct = load((wave, old), new)
+    assert direct.shape == table.shape
+    assert (direct - table).abs().max() < 2e-5
+
+
+def test_what_the_new_rate_cannot_hold_is_removed():
+    high = 0.5 * torch.sin(2 * torch.pi * 9_000 * torch.arange(48_000).double() / 48_000)
+    assert load((high, 48_000), 16_000)[1_000:-1_000].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["two words.wav", 'it\'s "quoted".flac', "녹음 하나.wav", "no-extension", "a:b%d.mp3"])
+def test_names_and_wrong_extensions_do_not_matter(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(encoded("flac-16", tone(16_000), 16_000))
+    for source in (path, str(path)):
+        assert_tone(load(source, 16_000), 16_000)
+
+
+def test_m4a_with_a_name_that_ffmpeg_would_take_for_a_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    muxed(tmp_path / "data", "m4a", tone(44_100))
+    (tmp_path / "data").rename("concat:노래 'x'.wav")
+    assert_tone(load("concat:노래 'x'.wav", 16_000), 16_000, close=0.03, late=0.08)
+
+
+def test_bytes_files_and_pipes_give_the_same(tmp_path):
+    data = encoded("ogg", tone(16_000), 16_000)
+    path = tmp_path / "a.ogg"
+    path.write_bytes(data)
+    expected = load(path, 16_000)
+
+    class Pipe(io.BytesIO):
+        def seekable(self):
+            return False
+
+    with open(path, "rb") as file:
+        assert torch.equal(load(file, 16_000), expected)
+        assert torch.equal(load(file, 16_000), expected)  # from the start again, and not closed
+    for source in (data, io.BytesIO(data), Pipe(data)):
+        assert torch.equal(load(source, 16_000), expected)
+
+
+def test_arrays_of_any_number_type():
+    wave = torch.tensor([0.0, 0.5, -1.0])
+    for array in (wave, wave.double(), (wave * 32768).short(), (wave * 2**31).to(torch.int32), wave.numpy()):
+        assert load((array, 16_000), 16_000).tolist() == [0.0, 0.5, -1.0]
+    assert load((np.array([128, 192, 0], np.uint8), 16_000), 16_000).tolist() == [0.0, 0.5, -1.0]
+    assert probe((np.zeros((2, 800)), 8_000)) == AudioInfo(0.1, 8_000, 2)
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((16_000, 65)), r"<array>: \(16000, 65\) looks like \(N, channels\)"),
+        (np.zeros((2, 2, 2)), r"<array>: numbers \(N,\) or \(channels, N\) wanted"),
+        (np.array(["a"]), "<array>: numbers"),
+        (np.zeros(0), "<array>: it has no samples"),
+        (np.array([0.0, np.nan]), r"<array>: NaN or infinite sample at 0.000 s"),
+    ],
+)
+def test_wrong_arrays(array, message):
+    with pytest.raises(UserError, match=message):
+        load((array, 16_000), 16_000)
+
+
+# --- what cannot be read
+
+
+@pytest.mark.parametrize("read", [lambda source: load(source, 16_000), probe])
+def test_missing_folder_empty_and_zero_length(read, tmp_path):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "header.wav").write_bytes(encoded("wav-16", tone(16_000, 0), 16_000))
+    for name, message in [
+        ("없음.wav", "없음.wav: there is no such file"),
+        (".", "this is a folder; wanted an audio file"),
+        ("empty.wav", r"empty.wav: the file is empty \(0 bytes\)"),
+        ("header.wav", r"header.wav: it has no samples \(zero-length audio\)"),
+        ("nul\0.wav", "cannot be opened"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            read(tmp_path / name)
+    with pytest.raises(UserError, match="<bytes>: the file is empty"):
+        read(b"")
+
+
+NOISE = np.random.default_rng(0).bytes(20_000)
+PLAYLIST = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///tmp/secret.wav\n#EXT-X-ENDLIST\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a",
+        b"hello\n" * 500,
+        NOISE,
+        bytes(5_000),
+        b"\x89PNG\r\n\x1a\n" + NOISE,
+        b"ID3" + NOISE,
+        b"OggS" + NOISE,
+        b"RIFF\x10\0\0\0WAVE" + NOISE,
+        b"\xff\xf1" + NOISE,
+        b"\xff\xfb\x90\x64" + NOISE,
+        PLAYLIST,
+    ],
+    ids=["a", "text", "noise", "zeros", "png", "id3", "ogg", "riff", "adts", "mp3", "playlist"],
+)
+def test_what_is_not_audio(data, tmp_path):
+    pytest.importorskip("av")
+    path = tmp_path / "song.wav"
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"song\.wav: "):
+        load(path, 16_000)
+
+
+def test_not_audio_says_so():
+    pytest.importorskip("av")
+    with pytest.raises(UserError, match="<bytes>: not audio that can be read"):
+        load(b"hello\n" * 500, 16_000)
+
+
+def test_video_without_sound(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "silent.mp4"), "w") as output:
+        video = output.add_stream("mpeg4", rate=10)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        output.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        output.mux(video.encode(None))
+    with pytest.raises(UserError, match=r"silent\.mp4: it has no audio track"):
+        load(tmp_path / "silent.mp4", 16_000)
+
+
+def test_without_pyav(tmp_path, monkeypatch):
+    path = tmp_path / "a.m4a"
+    muxed(path, "m4a", tone(44_100))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match=r"a\.m4a: .* is not installed: pip install av"):
+        load(path, 16_000)
+
+
+@pytest.mark.parametrize("kind", ["wav-16", "wav-24", "wav-float", "rf64", "aiff"])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.999])
+def test_cut_uncompressed_says_what_is_there(kind, share):
+    data = encoded(kind, tone(16_000, 4), 16_000)
+    cut = data[: int(len(data) * share)]
+    for read in (lambda source: load(source, 16_000), probe):
+        with pytest.raises(UserError, match=r"<bytes>: cut short: \d\.\d+ s of 4\.000 s are there") as caught:
+            read(cut)
+        assert float(str(caught.value).split()[3]) == pytest.approx(4 * share, abs=0.003)
+
+
+@pytest.mark.parametrize("kind", ["flac-16", "flac-24"])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_cut_flac(kind, share):
+    noise = np.random.default_rng(0).normal(0, 0.1, 64_000)
+    data = encoded(kind, noise, 16_000)
+    with pytest.raises(UserError, match=r"<bytes>: cut short or damaged: about \d\.\d+ s of 4\.000 s can be read"):
+        load(data[: int(len(data) * share)], 16_000)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_cut_mp3(share):
+    data = encoded("mp3", np.random.default_rng(0).normal(0, 0.1, 64_000), 16_000)
+    with pytest.raises(UserError, match=r"about \d\.\d+ s of 4\.000 s can be read"):
+        load(data[: int(len(data) * share)], 16_000)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "opus"])
+def test_cut_ogg(kind):
+    data = encoded(kind, np.random.default_rng(0).normal(0, 0.1, 64_000), 16_000)
+    with pytest.raises(UserError, match="the file ends inside its Ogg headers"):
+        load(data[:300], 16_000)
+    with pytest.raises(UserError, match="the file ends inside its Ogg headers"):
+        load(data[:20], 16_000)
+    for share in (0.5, 0.9):
+        with pytest.raises(UserError, match=r"the file ends inside an Ogg page after \d\.\d+ s of an unknown whole"):
+            load(data[: int(len(data) * share)], 16_000)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "opus"])
+def test_a_flipped_byte_drops_a_page_and_is_seen(kind):
+    data = bytearray(encoded(kind, np.random.default_rng(0).normal(0, 0.1, 320_000), 16_000))
+    data[len(data) // 2] ^= 0x55
+    with pytest.raises(UserError, match=r"about 1\d\.\d+ s of 20\.000 s can be read"):
+        load(bytes(data), 16_000)
+
+
+def test_cut_m4a_and_webm(tmp_path):
+    sound = np.random.default_rng(0).normal(0, 0.1, (176_400, 1)).astype(np.float32)
+    data = muxed(tmp_path / "a", "m4a", sound)
+    with pytest.raises(UserError, match=r"an m4a or mp4 without its index \(moov\)"):
+        load(data[: len(data) // 2], 16_000)
+    data = muxed(tmp_path / "b", "m4a", sound, movflags="faststart")
+    with pytest.raises(UserError, match="cut short"):
+        load(data[: len(data) // 2], 16_000)
+    data = muxed(tmp_path / "c", "webm", sound)
+    with pytest.raises(UserError, match=r"cut short: 1\.\d+ s of 3\.6\d+ s are there"):
+        load(data[: len(data) // 2], 16_000)
+
+
+def test_streamed_wav_and_flac_promise_nothing_and_are_read_whole():
+    wav = bytearray(encoded("wav-16", tone(16_000), 16_000))
+    wav[40:44] = b"\xff\xff\xff\xff"
+    assert_tone(load(bytes(wav), 16_000), 16_000)
+    flac = bytearray(encoded("flac-16", tone(16_000), 16_000))
+    flac[21] &= 0xF0  # the 36 bits of the sample count
+    flac[22:26] = bytes(4)
+    assert_tone(load(bytes(flac), 16_000), 16_000)
+    assert probe(bytes(flac)) == AudioInfo(1.0, 16_000, 1)
+
+
+def test_mp3_without_a_length_header_is_read_whole():
+    pytest.importorskip("av")
+    quiet = np.concatenate([tone(16_000, 1) * 0.001, np.random.default_rng(0).normal(0, 0.2, (64_000, 1))])
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer, quiet, 16_000, format="MP3", subtype="MPEG_LAYER_III", bitrate_mode="VARIABLE", compression_level=0.3
+    )
+    data = buffer.getvalue()
+    second = data.index(data[:2], data.index(b"Xing"))  # the next MPEG frame
+    assert len(load(data[second:], 16_000)) == pytest.approx(80_000, abs=2_500)
+    tagged = b"ID3\x04\0\0" + bytes([0, 0, 2, 0]) + bytes(256) + data
+    assert len(load(tagged, 16_000)) == 80_000
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_in_float_wav(bad):
+    samples = tone(16_000, 1, 2)
+    samples[4_000, 1] = bad
+    with pytest.raises(UserError, match=r"<bytes>: NaN or infinite sample at 0\.250 s"):
+        load(encoded("wav-float", samples, 16_000), 8_000)
+
+
+@pytest.mark.parametrize("rate", [0, -16_000, 2_000_000])
+def test_impossible_rates(rate):
+    with pytest.raises(UserError, match=f"the asked sample rate is {rate} Hz; wanted 100 to 1000000 Hz"):
+        load((torch.zeros(10), 16_000), rate)
+    with pytest.raises(UserError, match="<array>: its sample rate is"):
+        load((torch.zeros(10), rate), 16_000)
+    with pytest.raises(UserError, match="the sample rate to write is"):
+        write_flac(torch.zeros(10), rate)
+
+
+def test_impossible_rate_in_a_header():
+    data = bytearray(encoded("wav-16", tone(16_000), 16_000))
+    data[24:28] = struct.pack("<I", 7)
+    for read in (lambda source: load(source, 16_000), probe):
+        with pytest.raises(UserError, match="<bytes>: the rate in its header is 7 Hz"):
+            read(bytes(data))
+
+
+# --- writing
+
+
+def test_flac_keeps_16_bit_exactly_and_clips():
+    steps = torch.randint(-32768, 32768, (5_000,), generator=torch.Generator().manual_seed(0))
+    wave = steps / 32768
+    assert torch.equal(load(write_flac(wave, 16_000), 16_000), wave)
+    loud = load(write_flac(torch.tensor([1.0, 2.0, -3.0]), 8_000), 8_000)
+    assert loud.tolist() == [32767 / 32768, 32767 / 32768, -1.0]
+
+
+def test_flac_refuses_nothing_and_nan():
+    with pytest.raises(UserError, match="nothing to write: the audio has no samples"):
+        write_flac(torch.zeros(0), 16_000)
+    with pytest.raises(UserError, match="nothing written: the audio has NaN or infinite samples"):
+        write_flac(torch.tensor([0.0, math.nan]), 16_000)
+
+
+# --- long recordings
+
+
+def sparse_wav(path: Path, rate: int, channels: int, seconds: int) -> None:
+    """Silence as an RF64 file that takes no room on the disk."""
+    size = rate * channels * 2 * seconds
+    body = struct.pack("<4sIQQQI", b"ds64", 28, size + 72, size, size // (2 * channels), 0)
+    body += struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, rate * channels * 2, channels * 2, 16)
+    with open(path, "wb") as file:
+        file.write(b"RF64\xff\xff\xff\xffWAVE" + body + b"data\xff\xff\xff\xff")
+        file.truncate(file.tell() + size)
+
+
+def peak_megabytes(path: Path, rate: int) -> tuple[float, int]:
+    """(peak memory of load beyond what the process had, samples), measured in a process of its own."""
+    program = textwrap.dedent(f"""
+        import resource, torch
+        from las.audio import load
+        torch.set_num_threads(1)
+        load((torch.zeros(48_000), 48_000), {rate})
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        samples = len(load({str(path)!r}, {rate}))
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, samples)
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    peak, samples = done.stdout.split()
+    return float(peak), int(samples)
+
+
+def test_ten_minutes_of_48_khz_stereo_need_little_memory(tmp_path):
+    sparse_wav(tmp_path / "long.wav", 48_000, 2, 600)
+    assert probe(tmp_path / "long.wav") == AudioInfo(600.0, 48_000, 2)
+    peak, samples = peak_megabytes(tmp_path / "long.wav", 16_000)
+    assert samples == 600 * 16_000
+    assert peak < 2 * samples * 4 / 2**20 + 100  # the result, its parts before they are joined, a block
+
+
+@pytest.mark.slow
+def test_an_hour_of_192_khz_with_eight_channels(tmp_path):
+    sparse_wav(tmp_path / "long.wav", 192_000, 8, 3_600)
+    peak, samples = peak_megabytes(tmp_path / "long.wav", 16_000)
+    assert samples == 3_600 * 16_000
+    assert peak < 2 * samples * 4 / 2**20 + 100
