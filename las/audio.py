@@ -271,9 +271,10 @@ def _check_chunks(file: BinaryIO, name: str) -> None:
         elif tag == b"fmt " and len(body) >= 12:
             bytes_per_second = float(struct.unpack(order + "I", body[8:12])[0])
         elif tag == b"COMM" and len(body) >= 18:
-            channels, _, bits = struct.unpack(">hIh", body[:8])
+            channels, _, bits = struct.unpack(">HIH", body[:8])
             exponent, mantissa = struct.unpack(">HQ", body[8:18])  # 80-bit float, always positive
-            bytes_per_second = channels * ((bits + 7) // 8) * math.ldexp(mantissa, (exponent & 0x7FFF) - 16383 - 63)
+            aiff_rate = mantissa * 2.0 ** min(0, (exponent & 0x7FFF) - 16383 - 63)
+            bytes_per_second = channels * ((bits + 7) // 8) * aiff_rate
         elif tag in (b"data", b"SSND"):
             if tag == b"data" and length == 0xFFFFFFFF and long_data:
                 length = long_data

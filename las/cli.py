@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,11 +35,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 AUDIO_SUFFIXES = {
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff", ".wma",
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff",
 }  # fmt: skip
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How transcripts are written."""
 
     txt = "txt"
@@ -90,9 +90,7 @@ def transcribe(
     complaints: list[str] = []
     with _bar("transcribing", len(paths)) as bar:
         stream = recognizer.stream(paths, beam=beam_size, on_error=lambda source, error: complaints.append(str(error)))
-        done = 0
-        for transcript in stream:
-            done += 1
+        for done, transcript in enumerate(stream, start=1):
             bar(done + len(complaints))
             first = done == 1 or output_dir is not None
             text = _rendered(transcript, output_format, first, named=output_dir is None and len(paths) > 1)
@@ -274,6 +272,7 @@ def evaluate(
 ) -> None:
     """Transcribe sets and report WER: las evaluate test=data/test --model exp/first/model search.beam=8."""
     from las import recipe
+    from las.evaluate.report import append_rows
 
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
     sets = [word for word in words if word not in changes]
@@ -285,13 +284,13 @@ def evaluate(
         name, path = word.split("=", 1) if "=" in word and not Path(word).exists() else (Path(word).stem, word)
         with _bar(name, None) as bar:
             result = recipe.evaluate_set(recognizer, name, Path(path), config.style, bar)
-        print(recipe.summary(result))
-        rows.append(recipe.result_row(result, recognizer, config.style))
+        print(result.summary())
+        rows.append(result.row())
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
             _write(output_dir / f"{name}.txt", "".join(f"{id}\t{text}\n" for id, text in result.hypotheses.items()))
     if append is not None:
-        recipe.append_rows(append, rows)
+        append_rows(append, rows)
 
 
 @app.command()

@@ -38,7 +38,7 @@ class Key:
 def load(kind: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """A config of dataclass `kind`: its defaults, then the YAML file, then `key=value` words.
 
-    Raises `UserError` for an unknown key (the nearest known one is named), a wrong type, or a broken rule between fields.
+    Raises `UserError` for an unknown key (the nearest known one is named), a wrong type, a broken rule between fields.
     """
     layers: list[tuple[str, Any]] = []
     if path is not None:

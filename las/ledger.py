@@ -31,10 +31,11 @@ class Ledger:
         return len({id for ids in self.cases.values() for id in ids})
 
     def __str__(self) -> str:
-        return "; ".join(
-            f"{cause}: {len(ids)} (first: {next(iter(ids))}{': ' + detail if (detail := next(iter(ids.values()))) else ''})"
-            for cause, ids in self.cases.items()
-        )
+        parts = []
+        for cause, ids in self.cases.items():
+            first, detail = next(iter(ids.items()))
+            parts.append(f"{cause}: {len(ids)} (first: {first}{': ' * bool(detail)}{detail})")
+        return "; ".join(parts)
 
     def check(self, total: int, limit: float, way_out: str) -> None:
         """Raise `UserError` when more than the share `limit` of `total` utterances was left out."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +20,8 @@ from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import read_manifest
 from las.data.shards import INDEX, read_index, read_sample
 from las.errors import UserError
-from las.evaluate.score import SetScore, format_counts, score
+from las.evaluate.report import SetResult, command, hardware
+from las.evaluate.score import score
 from las.ledger import Ledger
 from las.model.ctc import frames_needed
 from las.model.las import LAS, ModelConfig
@@ -160,8 +158,8 @@ def check_ctc_paths(loader: Loader, tokenizer: Tokenizer, config: ModelConfig) -
         f"a product of model.listener.reduce of at most {fitting} fits" if fitting else "a shorter model.frontend.hop"
     )
     raise UserError(
-        f"{len(pathless)} of {len(texts)} utterances (first: {pathless[0]}) have fewer listener frames than their tokens "
-        f"need for CTC at a reduction of {config.listener.reduction}; {way_out}, or use longer tokens (`las tokenizer "
+        f"{len(pathless)} of {len(texts)} utterances (first: {pathless[0]}) have fewer listener frames than their "
+        f"tokens need for CTC at a reduction of {config.listener.reduction}; {way_out}, or use longer tokens (`las tokenizer "
         f"--size` above {tokenizer.size}, unigram or bpe), or model.ctc=false"
     )
 
@@ -186,7 +184,7 @@ class Validator:
         self.loader = loader
         self.config = config
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __call__(self) -> Validation:
         model, tokenizer = self.recognizer.model.eval(), self.recognizer.tokenizer
         search = replace(self.config.search, beam=1)
@@ -201,7 +199,8 @@ class Validator:
             for row, (hypothesis, length) in enumerate(zip(hypotheses, batch.lengths.tolist(), strict=True)):
                 ids = batch.tokens[row, :length].tolist()
                 text = tokenizer.decode(hypothesis[0].tokens if hypothesis else [])
-                counts += align(*(normalize(one, self.config.style) for one in (tokenizer.decode(ids), text))).counts
+                reference = normalize(tokenizer.decode(ids), self.config.style)
+                counts += align(reference, normalize(text, self.config.style)).counts
                 if fixed is None:
                     weights = output.weights[row, : length + 1, : int(output.listened.lengths[row])]
                     fixed = weights.float().cpu(), [*tokenizer.pieces(ids), "</s>"], text
@@ -221,6 +220,7 @@ def _write_ledger(folder: Path, loader: Loader, valid_loader: Loader, trainer: T
 
 def _card(folder: Path, loader: Loader, valid_loader: Loader, trainer: Trainer, final: Validation) -> str:
     config, progress = trainer.config, trainer.progress
+    minutes = progress.seconds / 60
     size = sum(value.numel() for value in trainer.model.parameters())
     return f"""# {folder.name}
 
@@ -229,8 +229,8 @@ A Listen, Attend and Spell model with {size / 1e6:.2f} million parameters, made 
 | | |
 |---|---|
 | trained on | {loader.index.root.name}: {len(loader.entries)} utterances, {loader.seconds / 3600:.2f} h |
-| validated on | {valid_loader.index.root.name}: {len(valid_loader.entries)} utterances, WER {final.error_rate:.2%} (greedy) |
-| training | {config.epochs} epochs, {progress.update} updates, {progress.seconds / 60:.1f} min on {hardware()}, seed {config.seed} |
+| validated on | {valid_loader.index.root.name}: {len(valid_loader.entries)} utterances, greedy WER {final.error_rate:.2%} |
+| training | {config.epochs} epochs, {progress.update} updates, seed {config.seed}: {minutes:.1f} min on {hardware()} |
 | command | `{command()}` |
 
 Licence and limits: those of the data it was trained on; expect it to work on speech like that, and on no other.
@@ -290,22 +290,6 @@ def choose_device(name: str) -> torch.device:
 # ---------------------------------------------------------------------------------------------------------- evaluation
 
 
-@dataclass(frozen=True)
-class SetResult:
-    """One evaluated set."""
-
-    name: str
-    score: SetScore
-    hypotheses: dict[str, str]
-    audio_seconds: float
-    seconds: float  # of decoding, reading the audio included
-
-    @property
-    def real_time_factor(self) -> float:
-        """Seconds of work for a second of audio."""
-        return self.seconds / self.audio_seconds
-
-
 def evaluate_set(
     recognizer: Recognizer, name: str, path: Path, style: str, on_progress: Callable[[float, float], None] | None = None
 ) -> SetResult:
@@ -334,72 +318,8 @@ def evaluate_set(
     seconds = time.perf_counter() - started
     hypotheses = {id: transcript.text for id, transcript in zip(references, transcripts, strict=True)}
     audio_seconds = sum(transcript.seconds for transcript in transcripts)
-    return SetResult(name, score(references, hypotheses, style), hypotheses, audio_seconds, seconds)
-
-
-RESULT_COLUMNS = ("set", "WER (S/D/I/N)", "decoding", "RTF", "model", "command", "commit", "hardware")
-
-
-def result_row(result: SetResult, recognizer: Recognizer, style: str) -> str:
-    """A row of RESULTS.md."""
     search = recognizer.search
-    decoding = f"beam {search.beam}, length exponent {search.length_exponent:g}, style {style}"
-    cells = (
-        result.name,
-        format_counts(result.score.counts),
-        decoding,
-        f"{result.real_time_factor:.3f}",
-        recognizer.name,
-        f"`{command()}`",
-        commit(),
-        hardware(),
-    )
-    return "| " + " | ".join(cells) + " |"
-
-
-def append_rows(path: Path, rows: list[str]) -> None:
-    """Add rows to the end of a file of results, with the table's head where the file does not end in such a table."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    head = ["| " + " | ".join(RESULT_COLUMNS) + " |", "|" + "---|" * len(RESULT_COLUMNS)]
-    last_table = text.rstrip("\n").split("\n\n")[-1]
-    if not last_table.startswith(head[0]):
-        text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + "\n".join(head) + "\n"
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text.rstrip("\n") + "\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def command() -> str:
-    """The command line of this process, as one would type it."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    return shlex.join(
-        "las" if place == 0 and word in ("__main__.py", "las") else word for place, word in enumerate(words)
-    )
-
-
-def commit() -> str:
-    """The commit of the checkout we are in, with + where it was changed; the version where there is none."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return f"las {version('las')}"
-
-
-def hardware() -> str:
-    """Processor and threads, or the GPU."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
-    return f"{torch.get_num_threads()} x {name}"
-
-
-def summary(result: SetResult) -> str:
-    """One line for people: the set's name, WER with its counts, real-time factor."""
-    counts = format_counts(result.score.counts)
-    return f"{result.name}\tWER {counts}\t{result.audio_seconds / 60:.1f} min\tRTF {result.real_time_factor:.3f}"
+    ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
+    decoding = f"beam {search.beam}, {ctc}length exponent {search.length_exponent:g}, style {style}"
+    scored = score(references, hypotheses, style)
+    return SetResult(name, scored, hypotheses, audio_seconds, seconds, recognizer.name, decoding)

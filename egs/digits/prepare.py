@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -129,12 +130,14 @@ def recordings(folder: Path) -> Corpus:
 def say(clip: Clip) -> np.ndarray:
     """The synthetic stand-in for a recording: `speaker` is a voice, and the index draws its rate and pitch."""
     generator = random.Random(f"{clip.speaker} {clip.index}")
-    spoken = speak(WORDS[clip.digit], clip.speaker, generator.randint(120, 240), generator.randint(20, 80))
-    return trim(load(spoken, RATE).numpy())
+    return utter(WORDS[clip.digit], clip.speaker, generator.randint(120, 240), generator.randint(20, 80))
 
 
-def trim(wave: np.ndarray) -> np.ndarray:
-    """Without the silence at both ends (below 1% of the peak), as FSDD's recordings are."""
+def utter(text: str, voice: str, rate: int, pitch: int) -> np.ndarray:
+    """Synthetic speech at 8 kHz without the silence at both ends (below 1% of the peak), as FSDD's recordings are."""
+    wave, hertz = speak(text, voice, rate, pitch)
+    padded = torch.nn.functional.pad(wave, (0, -len(wave) % 8192))  # few lengths: torch prepares a filter for each
+    wave = load((padded, hertz), RATE).numpy()
     loud = np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max())
     return wave[loud[0] : loud[-1] + 1]
 
@@ -213,8 +216,8 @@ def render(string: String, corpus: Corpus) -> tuple[np.ndarray, list[tuple[int, 
     """Samples (N,) int16 and the first and one-past-last sample of every word; none for a string said in one breath."""
     speaker = string.clips[0].speaker
     if string.rate is not None:
-        spoken = trim(load(speak(string.text, speaker, string.rate, string.pitch), RATE).numpy())
-        words, pauses = [spoken], (string.gaps[0], string.gaps[-1])
+        words = [utter(string.text, speaker, string.rate, string.pitch)]
+        pauses: tuple[float, ...] = (string.gaps[0], string.gaps[-1])
     else:
         wave = corpus.wave if speaker in corpus.speakers else say
         words, pauses = [wave(clip) for clip in string.clips], string.gaps

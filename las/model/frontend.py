@@ -38,8 +38,8 @@ class FrontendConfig:
             raise UserError("frontend: sample_rate, hop, mel_bins and floor must be above 0")
         if not 0 <= self.low < (self.high or self.sample_rate / 2) <= self.sample_rate / 2:
             raise UserError(
-                f"frontend: low {self.low} Hz and high {self.high} Hz must be in order and within half the sample rate, "
-                f"{self.sample_rate / 2:g} Hz"
+                f"frontend: low {self.low} Hz and high {self.high} Hz must be in order and within half the sample "
+                f"rate, {self.sample_rate / 2:g} Hz"
             )
 
     @property

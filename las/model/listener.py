@@ -97,7 +97,7 @@ class ConvolutionalFront(nn.Module):
         self.convolutions = nn.ModuleList(
             [nn.Conv2d(1, channels, 3, stride=2, padding=1), nn.Conv2d(channels, channels, 3, stride=2, padding=1)]
         )
-        self.width = channels * -(-(-(-feature_width // 2)) // 2)
+        self.width = channels * math.ceil(feature_width / 4)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         grid = features.unsqueeze(1)  # (B, C, T, F)

@@ -45,6 +45,11 @@ class BiLSTM(nn.Module):
         ends = ("l0", "l0_reverse")
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [getattr(self.lstm, f"{kind}_{end}") for end in ends for kind in kinds]
+        if not torch.is_grad_enabled():
+            frames, weights = (
+                frames.detach(),
+                [weight.detach() for weight in weights],
+            )  # else oneDNN prepares for training
         product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else frames.dtype
         fast = (
             frames.device.type == "cpu" and torch.backends.mkldnn.is_available() and weights[0].dtype == torch.float32
@@ -79,12 +84,9 @@ class LibraryLoops(torch.autograd.Function):
                 heard = torch.lstm(leaves[0], (zeros, zeros), leaves[1:], True, 1, 0.0, False, False, True)[0]
             return leaves, heard, _turn(heard.detach(), order) if direction else heard.detach()
 
-        ctx.runs = _in_two_threads(run)
+        runs = _in_two_threads(run)
         ctx.order, ctx.padding = order, _padding(lengths, time)
-        if not any(wanted):
-            ctx.runs, runs = None, ctx.runs
-        else:
-            runs = ctx.runs
+        ctx.runs = runs if any(wanted) else None
         output = torch.cat([heard for _, _, heard in runs], dim=2).float()
         return output.masked_fill_(ctx.padding.unsqueeze(2), 0.0)
 
@@ -117,7 +119,6 @@ class OwnLoops(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.autocast("cpu", enabled=False)
     def forward(ctx: Any, frames: Tensor, lengths: Tensor, product: torch.dtype, *weights: Tensor) -> Tensor:
         batch, time, size = frames.shape
         width = weights[1].shape[1]
@@ -144,7 +145,7 @@ class OwnLoops(torch.autograd.Function):
             hidden[start].zero_()
             weight, packed = _pack(_double_new(weights[4 * direction + 1]).to(product), batch)
             half = output.chunk(2, dim=2)[direction]
-            _loops()[0](gates[direction], cells, tanhs, hidden, half, weight, packed, bool(direction))
+            _forward_loop(gates[direction], cells, tanhs, hidden, half, weight, packed, bool(direction))
             return gates[direction], cells, tanhs, hidden
 
         ahead, back = _in_two_threads(run)
@@ -153,7 +154,6 @@ class OwnLoops(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    @torch.autocast("cpu", enabled=False)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         read, *saved = ctx.saved_tensors
         time, batch, size = read.shape
@@ -165,7 +165,7 @@ class OwnLoops(torch.autograd.Function):
             slopes = read.new_empty((time, batch, 4 * width))
             weight, packed = _pack(weights[4 * direction + 1].t().to(read.dtype), batch)
             half = grad.chunk(2, dim=2)[direction]
-            _loops()[1](gates, cells, tanhs, half, slopes, weight, packed, bool(direction), SPAN)
+            _backward_loop(gates, cells, tanhs, half, slopes, weight, packed, bool(direction), SPAN)
             return slopes.view(time * batch, 4 * width)
 
         grads, frames_grad = [], None
@@ -270,15 +270,12 @@ def _backward_loop(
         done += steps
 
 
-@functools.cache
-def _loops() -> tuple[Callable[..., None], Callable[..., None]]:
-    """Both loops as TorchScript, whose steps hold no Python lock: only so can two threads run them side by side."""
-    with _making, warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.script(_forward_loop), torch.jit.script(_backward_loop)
-
-
-_making = threading.Lock()
+with warnings.catch_warnings():
+    # As TorchScript the loops hold no Python lock: only so can two threads run them side by side. Compiled at import,
+    # because compiling reads this file. TorchScript is deprecated; its replacement needs a C++ compiler at run time.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    if torch.backends.mkldnn.is_available():
+        _forward_loop, _backward_loop = torch.jit.script(_forward_loop), torch.jit.script(_backward_loop)
 
 
 def _pack(weight: Tensor, batch: int) -> tuple[Tensor, bool]:

@@ -132,7 +132,7 @@ class Speller(nn.Module):
 
 
 def cell_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """The element-wise part of an LSTM step: gates (..., 4D) before their nonlinearity, cell (..., D) -> output, cell."""
+    """The element-wise part of an LSTM step: gates (..., 4D) before nonlinearity, cell (..., D) -> output, cell."""
     open_in, keep, new, open_out = gates.chunk(4, dim=-1)  # torch's order: i, f, g, o
     cell = keep.sigmoid() * cell + open_in.sigmoid() * new.tanh()
     return open_out.sigmoid() * cell.tanh(), cell

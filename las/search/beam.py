@@ -7,13 +7,15 @@ that ends leaves the beam. A beam of 1 is greedy search. Utterances that are don
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from las.errors import UserError
-from las.search.scorers import Scorer, State
+from las.search.scorers import Scorer
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,16 @@ class SearchConfig:
 
     beam: int = 8  # K, partial transcripts kept for each utterance; 1: greedy
     length_exponent: float = 0.6  # a transcript's log-probability is divided by its length to this power; 0: not at all
+    ctc_weight: float = (
+        0.3  # share of the CTC branch in the log-probability, where the model has one; the rest is the speller's
+    )
     longest: float = 1.0  # most tokens of a transcript for each listener frame
 
     def __post_init__(self) -> None:
         if self.beam < 1:
             raise UserError(f"search.beam {self.beam} must be at least 1")
+        if not 0 <= self.ctc_weight < 1:
+            raise UserError(f"search.ctc_weight {self.ctc_weight} must be at least 0 and below 1")
         if self.length_exponent < 0 or self.longest <= 0:
             raise UserError("search: length_exponent must be 0 or more, longest above 0")
 
@@ -42,10 +49,16 @@ class Hypothesis:
 
 
 def beam_search(
-    scorer: Scorer[State], limits: Tensor, config: SearchConfig, begin: int, end: int, best: int = 1
+    scorers: Sequence[tuple[Scorer[Any], float]],
+    limits: Tensor,
+    config: SearchConfig,
+    begin: int,
+    end: int,
+    best: int = 1,
 ) -> list[list[Hypothesis]]:
     """The `best` hypotheses of each utterance, best first.
 
+    `scorers` are given with their weights, each above 0; a log-probability here is the weighted sum of theirs.
     `limits` (B,) are the greatest numbers of tokens, end of sentence not counted; at the limit only the end is
     allowed. Equal scores: the earlier parent beam, then the smaller token id, comes first. An utterance whose every
     continuation has log-probability -inf has no hypothesis. Raises `UserError` when a score is not a number.
@@ -55,12 +68,12 @@ def beam_search(
     device = limits.device
     found = [_Found(best, config.length_exponent) for _ in range(batch)]
     active = torch.arange(batch, device=device)  # utterances still searched, (B')
-    state = scorer.start()
+    states = [scorer.start() for scorer, _ in scorers]
     last = torch.full((batch, 1), begin, device=device)  # (B', K)
     totals = torch.zeros(batch, 1, device=device, dtype=torch.float64)  # (B', K) log-probabilities
     history = torch.zeros(batch, 1, 0, dtype=torch.int64, device=device)  # (B', K, steps)
     for length in range(int(limits.max()) + 1 if batch else 0):
-        log_probabilities, state = scorer.step(last, state)  # (B', K, V)
+        log_probabilities, states = _step(scorers, last, states)  # (B', K, V)
         if log_probabilities.isnan().any():
             raise UserError("search: the model gives scores that are not numbers; its weights may be damaged")
         at_limit = limits[active] <= length  # (B')
@@ -79,8 +92,16 @@ def beam_search(
         if len(rows) == 0:
             break
         active, totals, last, history = active[rows], totals[rows], tokens[rows], history[rows]
-        state = scorer.select(state, rows, parents[rows])
+        kept = zip(scorers, states, strict=True)
+        states = [scorer.select(state, rows, parents[rows]) for (scorer, _), state in kept]
     return [one.best(best) for one in found]
+
+
+def _step(scorers: Sequence[tuple[Scorer[Any], float]], last: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
+    """The weighted sum of all scorers' log-probabilities, and their new states."""
+    steps = [scorer.step(last, state) for (scorer, _), state in zip(scorers, states, strict=True)]
+    first, *others = (scores * weight for (scores, _), (_, weight) in zip(steps, scorers, strict=True))
+    return sum(others, first), [state for _, state in steps]
 
 
 def _best(scores: Tensor, beams: int) -> tuple[Tensor, Tensor, Tensor]:

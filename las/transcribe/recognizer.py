@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from las.batch import pad
 from las.errors import UserError
 from las.model.las import LAS, Listened
 from las.search.beam import Hypothesis, SearchConfig, beam_search
-from las.search.scorers import SpellerScorer
+from las.search.ctc_prefix import CtcPrefixScorer
+from las.search.scorers import Scorer, SpellerScorer
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 from las.transcribe.segments import cut_points
 
@@ -105,16 +107,21 @@ class Recognizer:
                 parts = [found[place] for place, piece in enumerate(pieces) if piece.recording == number]
                 yield self._join(source, len(wave) / self.rate, parts, best)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, waves: Tensor, samples: Tensor, search: SearchConfig, best: int = 1) -> list[list[Hypothesis]]:
         """The best hypotheses of padded waves (B, N) with (B,) samples each."""
         return self.spell(self.model.listen(waves.to(self.device), samples.to(self.device)), search, best)
 
     def spell(self, listened: Listened, search: SearchConfig, best: int = 1) -> list[list[Hypothesis]]:
         """The best hypotheses of utterances that the listener has heard."""
-        scorer = SpellerScorer(self.model.speller, self.model.remember(listened), never=(BLANK, UNK, BOS))
+        speller = SpellerScorer(self.model.speller, self.model.remember(listened), never=(BLANK, UNK, BOS))
+        scorers: list[tuple[Scorer[Any], float]] = [(speller, 1.0)]
+        if self.model.ctc is not None and search.ctc_weight > 0:
+            ctc = self.model.ctc(listened.frames).float().log_softmax(-1)
+            prefixes = CtcPrefixScorer(ctc, listened.lengths, BLANK, EOS)
+            scorers = [(speller, 1 - search.ctc_weight), (prefixes, search.ctc_weight)]
         limits = (listened.lengths * search.longest).ceil().long()
-        return beam_search(scorer, limits, search, BOS, EOS, best)
+        return beam_search(scorers, limits, search, BOS, EOS, best)
 
     def _read_ahead(
         self, sources: Sequence[Source], seconds: float, on_error: Callable[[Source, UserError], None] | None
