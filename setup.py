@@ -14,7 +14,7 @@ setup(
     description="Attention-based speech recognition: Listen, Attend and Spell and its family",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["las", "las.*"]),
     package_data={"las": ["pretrained/*/*"]},

@@ -12,13 +12,13 @@ and plain values only.
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -149,8 +149,12 @@ def write_state(path: Path, state: dict[str, Any]) -> None:
 def read_state(path: Path) -> dict[str, Any]:
     """The state that `write_state` stored."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: nothing to resume, the run was stopped before its first checkpoint") from None
-    except (OSError, RuntimeError, ValueError, EOFError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: damaged, cannot be resumed: {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error) or "it ends early").splitlines()[0]
+        raise UserError(f"{path}: damaged, cannot be resumed: {reason}") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: not the state of a run, cannot be resumed: it holds a {type(state).__name__}")
+    return state

@@ -6,7 +6,9 @@ is called, so that `las --help` is quick.
 
 from __future__ import annotations
 
+import errno
 import glob
+import io
 import json
 import os
 import re
@@ -48,7 +50,10 @@ class Format(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; a `UserError` is one line on stderr and exit status 1."""
+    """Run the command line; a `UserError` or a file that cannot be written is one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 come out as they are
     try:
         app()
     except UserError as error:
@@ -59,6 +64,11 @@ def main() -> None:
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"las: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -85,8 +95,8 @@ def transcribe(
     paths = list(_audio_files(files))
     recognizer, _ = open_model(model, device)
     if output_dir is not None:
-        output_dir.mkdir(parents=True, exist_ok=True)
         _check_outputs(paths, output_format)
+        output_dir.mkdir(parents=True, exist_ok=True)
     complaints: list[str] = []
     with _bar("transcribing", len(paths)) as bar:
         stream = recognizer.stream(paths, beam=beam_size, on_error=lambda source, error: complaints.append(str(error)))
@@ -109,7 +119,9 @@ def _audio_files(names: Iterable[str]) -> Iterator[str]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(str(one) for one in path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES)
+            found = sorted(
+                str(one) for one in path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file()
+            )
             if not found:
                 raise UserError(f"{name}: no audio files in this folder")
             yield from found
@@ -275,15 +287,12 @@ def evaluate(
     from las.evaluate.report import append_rows
 
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
-    sets = [word for word in words if word not in changes]
-    if not sets:
-        raise typer.BadParameter("name at least one set to evaluate", param_hint="SET")
+    sets = _named_sets([word for word in words if word not in changes])
     recognizer, config = recipe.open_model(model, device, changes)
     rows = []
-    for word in sets:
-        name, path = word.split("=", 1) if "=" in word and not Path(word).exists() else (Path(word).stem, word)
+    for name, path in sets.items():
         with _bar(name, None) as bar:
-            result = recipe.evaluate_set(recognizer, name, Path(path), config.style, bar)
+            result = recipe.evaluate_set(recognizer, name, path, config.style, bar)
         print(result.summary())
         rows.append(result.row())
         if output_dir is not None:
@@ -291,6 +300,24 @@ def evaluate(
             _write(output_dir / f"{name}.txt", "".join(f"{id}\t{text}\n" for id, text in result.hypotheses.items()))
     if append is not None:
         append_rows(append, rows)
+
+
+def _named_sets(words: list[str]) -> dict[str, Path]:
+    """Sets to evaluate by name: the one they are given, or that of the folder or manifest."""
+    if not words:
+        raise typer.BadParameter("name at least one set to evaluate", param_hint="SET")
+    sets: dict[str, Path] = {}
+    for word in words:
+        name, _, path = word.partition("=") if "=" in word and not Path(word).exists() else ("", "", word)
+        found = Path(path).resolve()
+        if not found.exists():
+            known = "" if not name else f", and {name!r} is no setting (search.KEY or style)"
+            raise UserError(f"{word}: no such folder of shards or manifest: {path}{known}")
+        name = name or (found.name if found.is_dir() else found.stem)
+        if name in sets:
+            raise UserError(f"{sets[name]} and {path} are both called {name!r}; name sets as NAME=SET")
+        sets[name] = Path(path)
+    return sets
 
 
 @app.command()
@@ -313,7 +340,7 @@ def score(
 
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
     os.replace(temporary, path)
 
 

@@ -12,7 +12,7 @@ import difflib
 import inspect
 import re
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +82,7 @@ def _words(overrides: Sequence[str]) -> list[tuple[str, Any]]:
     layers = []
     for word in overrides:
         if not re.match(r"^[\w.]+=", word):
-            raise UserError(f"{word!r}: settings are written key=value, such as optimizer.rate=0.001")
+            raise UserError(f"{word!r}: settings are written key=value, such as train.optimizer.rate=0.001")
         try:
             layers.append((repr(word), OmegaConf.from_dotlist([word])))
         except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -99,7 +99,7 @@ def _merge(kind: type[Config], layers: list[tuple[str, Any]]) -> Config:
             key = str(error.full_key or error.key)
             raise UserError(f"{where}: unknown key {key!r}{_nearest(key, kind)}") from None
         except (ValidationError, OmegaConfBaseException) as error:
-            raise UserError(f"{where}: {error.full_key or ''}: {_one_line(error)}") from None
+            raise UserError(f"{where}: {error.full_key or _culprit(merged, layer)}: {_one_line(error)}") from None
     try:
         return typing.cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
@@ -115,6 +115,21 @@ def _nearest(key: str, kind: type) -> str:
         tails = {name.split(".")[-1]: name for name in names}
         found = [tails[tail] for tail in difflib.get_close_matches(key.split(".")[-1], tails, n=1, cutoff=0.6)]
     return f"; the nearest known key is {found[0]!r}" if found else "; `las train --keys` prints all keys"
+
+
+def _culprit(merged: Any, layer: Any, prefix: str = "") -> str:
+    """The dotted name of the first value that cannot be merged, where OmegaConf does not tell."""
+    for name, value in layer.items():
+        if isinstance(value, Mapping) and (deeper := _culprit(merged, value, f"{prefix}{name}.")):
+            return deeper
+        alone = value
+        for part in reversed(f"{prefix}{name}".split(".")):
+            alone = {part: alone}
+        try:
+            OmegaConf.merge(merged, alone)
+        except OmegaConfBaseException:
+            return f"{prefix}{name}"
+    return ""
 
 
 def _one_line(error: Exception) -> str:
@@ -154,7 +169,7 @@ def _field_comments(kind: type) -> dict[str, str]:
         if match := pattern.match(line):
             last = match.group(1)
             meanings[last] = (match.group(2) or "").strip()
-        elif last and (more := re.match(r"^\s+#\s*(.*)$", line)):
+        elif last and (more := re.match(r"^ {4,}(?: {4,}\S.*\s)?#\s+(.*)$", line)):  # also inside brackets
             meanings[last] = f"{meanings[last]} {more.group(1)}".strip()
         elif line.strip():
             last = None

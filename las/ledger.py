@@ -14,6 +14,7 @@ class Ledger:
 
     >>> ledger = Ledger()
     >>> ledger.leave("no text", "utterance-7")
+    True
     >>> print(ledger)
     no text: 1 (first: utterance-7)
     """

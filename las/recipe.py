@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,16 @@ import torch
 
 from las import checkpoint
 from las import config as settings
+from las.audio import Source
 from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import read_manifest
-from las.data.shards import INDEX, read_index, read_sample
+from las.data.shards import Index, read_index, read_sample
 from las.errors import UserError
-from las.evaluate.report import SetResult, command, hardware
+from las.evaluate.report import SetResult, command, hardware, program
 from las.evaluate.score import score
 from las.ledger import Ledger
 from las.model.ctc import frames_needed
+from las.model.frontend import frame_count
 from las.model.las import LAS, ModelConfig
 from las.search.beam import SearchConfig
 from las.text.alignment import ErrorCounts, align
@@ -78,19 +81,23 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     if config.model.ctc:
         check_ctc_paths(loader, tokenizer, config.model)
     model = LAS(config.model, tokenizer.size)
-    if config.init:
+    if state is None and config.init:
         start_from(model, tokenizer, config.init)
     elif state is None:
         model.frontend.fit(_some_batches(loader))
     model.to(device)
     validate = Validator(Recognizer(model, tokenizer, config.search), valid_loader, config)
+    if state is None:
+        validate()  # what cannot work should fail now: not after the first epoch, and before the folder is taken
+        _claim(config, folder)
     trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter)
     if state is not None:
         trainer.restore(state)
-    best = trainer.run()
-    checkpoint.load_weights(model, checkpoint.average(best), folder)
-    final = validate()
-    trainer.log.write(trainer.progress.update, "averaged", {"loss": final.loss, "wer": final.error_rate})
+    with closing(trainer.log):
+        best = trainer.run()
+        checkpoint.load_weights(model, checkpoint.average(best), folder)
+        final = validate()
+        trainer.log.write(trainer.progress.update, "averaged", {"loss": final.loss, "wer": final.error_rate})
     for name, ledger in (("train", loader.ledger), ("train", trainer.ledger), ("valid", valid_loader.ledger)):
         if len(ledger):
             print(f"{name}: {ledger}", file=sys.stderr)
@@ -103,7 +110,7 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
 
 
 def _open_run(config: RunConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
-    """Claim a run folder; the state to resume from, if there is one."""
+    """Refuse a folder that cannot be used; the state to resume from, if there is one."""
     saved = folder / "config.yaml"
     if resume:
         if not saved.is_file():
@@ -118,11 +125,15 @@ def _open_run(config: RunConfig, folder: Path, resume: bool) -> dict[str, Any] |
         return checkpoint.read_state(folder / "state.pt") if (folder / "state.pt").exists() else None
     if saved.exists():
         raise UserError(f"{folder}: holds a run; continue it with --resume, or name another folder")
+    return None
+
+
+def _claim(config: RunConfig, folder: Path) -> None:
+    """Make a folder this run's by putting its config there."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "config.yaml.part"
     temporary.write_text(settings.to_yaml(config), encoding="utf-8")
-    os.replace(temporary, saved)
-    return None
+    os.replace(temporary, folder / "config.yaml")
 
 
 def _differences(one: Any, other: Any, prefix: str = "") -> list[str]:
@@ -145,28 +156,37 @@ def _some_batches(loader: Loader) -> Any:
 
 def check_ctc_paths(loader: Loader, tokenizer: Tokenizer, config: ModelConfig) -> None:
     """Raise `UserError` when more than 1% of the utterances have fewer listener frames than a CTC path takes."""
-    rate = config.frontend.sample_rate
+    rate, window, hop = config.frontend.sample_rate, config.frontend.window_samples, config.frontend.hop_samples
     texts = [(entry, tokenizer.encode(text)) for entry, text in loader.texts(CHECKED_TEXTS)]
     needed = [int(frames_needed(torch.tensor([ids]), torch.tensor([len(ids)]))) for _, ids in texts]
-    frames = [config.listener_frames(round(entry.seconds * rate)) for entry, _ in texts]
-    pathless = [entry.id for (entry, _), have, need in zip(texts, frames, needed, strict=True) if have < need]
+    heard = [config.listener_frames(round(entry.seconds * rate)) for entry, _ in texts]
+    pathless = [entry.id for (entry, _), frames, need in zip(texts, heard, needed, strict=True) if frames < need]
     if len(pathless) <= PATHLESS_LIMIT * len(texts):
         return
-    ratios = sorted(have * config.listener.reduction / max(1, need) for have, need in zip(frames, needed, strict=True))
-    fitting = int(ratios[int(PATHLESS_LIMIT * len(ratios))])
-    way_out = (
-        f"a product of model.listener.reduce of at most {fitting} fits" if fitting else "a shorter model.frontend.hop"
+    read = [frame_count(round(entry.seconds * rate), window, hop) for entry, _ in texts]
+    # ceil(frames / reduction) >= needed as long as reduction * (needed - 1) < frames
+    largest = sorted(
+        (frames - 1) // (need - 1) if need > 1 else frames for frames, need in zip(read, needed, strict=True)
     )
+    fitting = largest[int(PATHLESS_LIMIT * len(largest))]
+    way_out = f"one of at most {fitting} fits (model.listener)" if fitting else "a shorter model.frontend.hop may fit"
     raise UserError(
         f"{len(pathless)} of {len(texts)} utterances (first: {pathless[0]}) have fewer listener frames than their "
-        f"tokens need for CTC at a reduction of {config.listener.reduction}; {way_out}, or use longer tokens (`las tokenizer "
-        f"--size` above {tokenizer.size}, unigram or bpe), or model.ctc=false"
+        f"tokens need for CTC at a reduction of {config.listener.reduction}; {way_out}, or use longer tokens "
+        f"(`las tokenizer --size` above {tokenizer.size}, unigram or bpe), or model.ctc=false"
     )
 
 
 def start_from(model: LAS, tokenizer: Tokenizer, name: str) -> None:
     """Put the weights of another model into `model`; with other tokens the layers that know tokens start anew."""
     folder = checkpoint.read_model(find_model(name))
+    heard = settings.from_mapping(RunConfig, folder.config, str(folder.path / checkpoint.CONFIG)).model.frontend
+    if changed := _differences(heard, model.config.frontend, "model.frontend."):
+        key = changed[0].rpartition(".")[2]
+        raise UserError(
+            f"init={name}: {changed[0]} is {getattr(heard, key)} there and {getattr(model.config.frontend, key)} here; "
+            "its weights know features made as there"
+        )
     weights = folder.weights
     if folder.tokenizer != tokenizer.to_bytes():
         own = model.state_dict()
@@ -224,12 +244,12 @@ def _card(folder: Path, loader: Loader, valid_loader: Loader, trainer: Trainer, 
     size = sum(value.numel() for value in trainer.model.parameters())
     return f"""# {folder.name}
 
-A Listen, Attend and Spell model with {size / 1e6:.2f} million parameters, made by las {version("las")}.
+A Listen, Attend and Spell model with {size / 1e6:.2f} million parameters, made by {program()}.
 
 | | |
 |---|---|
 | trained on | {loader.index.root.name}: {len(loader.entries)} utterances, {loader.seconds / 3600:.2f} h |
-| validated on | {valid_loader.index.root.name}: {len(valid_loader.entries)} utterances, greedy WER {final.error_rate:.2%} |
+| validated on | {valid_loader.index.root.name}: {len(valid_loader.entries)} utterances, WER {final.error_rate:.2%} |
 | training | {config.epochs} epochs, {progress.update} updates, seed {config.seed}: {minutes:.1f} min on {hardware()} |
 | command | `{command()}` |
 
@@ -294,11 +314,11 @@ def evaluate_set(
     recognizer: Recognizer, name: str, path: Path, style: str, on_progress: Callable[[float, float], None] | None = None
 ) -> SetResult:
     """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all."""
-    if (path / INDEX).is_file() or path.is_dir():
+    references: dict[str, str] = {}
+    sources: Iterable[Source]
+    if path.is_dir():
         index = read_index(path)
-        samples = [read_sample(index, entry) for entry in index.entries]
-        references = {sample.id: sample.text for sample in samples}
-        sources: list[Any] = [sample.audio_bytes for sample in samples]
+        sources = _sources(index, references)
         total = index.seconds
     else:
         utterances = read_manifest(path)
@@ -323,3 +343,13 @@ def evaluate_set(
     decoding = f"beam {search.beam}, {ctc}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
     return SetResult(name, scored, hypotheses, audio_seconds, seconds, recognizer.name, decoding)
+
+
+def _sources(index: Index, references: dict[str, str]) -> Iterator[Source]:
+    """The recordings of an index, one after another, called by their ids; their texts go into `references`."""
+    for entry in index.entries:
+        sample = read_sample(index, entry)
+        references[sample.id] = sample.text
+        recording = io.BytesIO(sample.audio_bytes)
+        recording.name = sample.id
+        yield recording

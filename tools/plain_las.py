@@ -1,6 +1,8 @@
 """Listen, Attend and Spell as plainly as PyTorch says it: the reference of tools/bench_train.py.
 
-Chan et al. 2015 (arXiv:1508.01211), eq. 4-11, with packed `nn.LSTM`, a loop of `nn.LSTMCell`, fp32 and nothing else.
+Chan et al. 2015 (arXiv:1508.01211), eq. 4-11, with `nn.LSTM`, a loop of `nn.LSTMCell`, fp32 and nothing else. The LSTMs
+read packed sequences, as ragged batches want it, or, `packed=False`, padded ones: in torch 2.11 only these reach
+oneDNN on a CPU, and they are exact where all utterances are equally long.
 It shares no code with `las`, only weights: `load_las` copies them from the project's listener and speller.
 """
 
@@ -23,9 +25,10 @@ class PlainLas(nn.Module):
         embedding: int,
         attention: int,
         vocabulary: int,
+        packed: bool = True,
     ):
         super().__init__()
-        self.reduce = reduce
+        self.reduce, self.packed = reduce, packed
         sizes = [features] + [2 * width] * (len(reduce) - 1)
         self.listener = nn.ModuleList(
             nn.LSTM(size * factor, width, batch_first=True, bidirectional=True)
@@ -43,8 +46,11 @@ class PlainLas(nn.Module):
             batch, time, width = features.shape
             features = nn.functional.pad(features, (0, 0, 0, -time % factor)).reshape(batch, -1, factor * width)
             frames = (frames + factor - 1) // factor
-            packed = pack_padded_sequence(features, frames, batch_first=True, enforce_sorted=False)
-            features, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=features.shape[1])
+            if self.packed:
+                packed = pack_padded_sequence(features, frames, batch_first=True, enforce_sorted=False)
+                features, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True, total_length=features.shape[1])
+            else:
+                features, _ = lstm(features)
         return features, frames
 
     def forward(self, features: Tensor, frames: Tensor, tokens: Tensor) -> Tensor:

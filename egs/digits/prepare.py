@@ -137,9 +137,9 @@ def utter(text: str, voice: str, rate: int, pitch: int) -> np.ndarray:
     """Synthetic speech at 8 kHz without the silence at both ends (below 1% of the peak), as FSDD's recordings are."""
     wave, hertz = speak(text, voice, rate, pitch)
     padded = torch.nn.functional.pad(wave, (0, -len(wave) % 8192))  # few lengths: torch prepares a filter for each
-    wave = load((padded, hertz), RATE).numpy()
-    loud = np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max())
-    return wave[loud[0] : loud[-1] + 1]
+    samples = load((padded, hertz), RATE).numpy()
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
+    return samples[loud[0] : loud[-1] + 1]
 
 
 def plan(corpus: Corpus, options: argparse.Namespace) -> dict[str, list[String]]:
@@ -277,9 +277,9 @@ def write(strings: dict[str, list[String]], corpus: Corpus, output: Path, facts:
     replace(output / "boundaries.jsonl", "".join(boundaries))
     for split, listed in utterances.items():
         write_manifest(output / f"{split}.jsonl", listed)
-        seconds, words = sum(u.seconds or 0 for u in listed), sum(len(u.text.split()) for u in listed)
-        facts = facts | {split: {"strings": len(listed), "words": words, "seconds": round(seconds, 1)}}
-        print(f"{output / split}.jsonl: {len(listed)} strings, {words} words, {seconds / 60:.1f} min")
+        seconds, count = sum(u.seconds or 0 for u in listed), sum(len(u.text.split()) for u in listed)
+        facts = facts | {split: {"strings": len(listed), "words": count, "seconds": round(seconds, 1)}}
+        print(f"{output / split}.jsonl: {len(listed)} strings, {count} words, {seconds / 60:.1f} min")
     replace(output / "corpus.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -308,7 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         corpus = find_corpus(options.corpus, options.output, options.offline)
-        facts = {"source": corpus.source, "corpus": corpus.place, "speakers": list(corpus.speakers)}
+        facts: dict[str, object] = {"source": corpus.source, "corpus": corpus.place, "speakers": list(corpus.speakers)}
         names = ("held_out", "train_strings", "train_all", "synthetic", "level", "seed")
         facts |= {name: getattr(options, name) for name in names}
         write(plan(corpus, options), corpus, options.output, facts)
@@ -319,4 +319,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # waves of a second: more threads only wait for each other
     sys.exit(main())

@@ -7,9 +7,12 @@ resumes at any batch by leaving out those before it.
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -68,6 +71,8 @@ class Loader:
             else:
                 self.entries.append(entry)
         self.ledger.check(len(index), config.leave_out, "raise data.longest, or cut the recordings")
+        if not self.entries:
+            raise UserError(f"{index.root}: no utterance to load ({self.ledger or 'the index is empty'})")
 
     @property
     def seconds(self) -> float:
@@ -89,7 +94,12 @@ class Loader:
         return batches
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number`, without the first `skip`."""
+        """The batches of epoch `number`, without the first `skip` of its plan."""
+        for _, batch in self.batches(number, skip):
+            yield batch
+
+    def batches(self, number: int, skip: int = 0) -> Iterator[tuple[int, Batch]]:
+        """The same, each with the `skip` that goes on after it; a batch of which nothing is left does not come out."""
         plan = self.plan(number)[skip:]
         workers = min(self.config.workers, len(plan))
         batches = DataLoader(
@@ -98,13 +108,14 @@ class Loader:
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # else starting workers draws from the global generator
+            worker_init_fn=_leave_signals_to_parent,
         )
-        for batch, leavings in batches:
+        for place, (batch, leavings) in enumerate(batches, start=skip + 1):
             for leaving in leavings:
                 self.ledger.leave(*leaving)
             self.ledger.check(len(self.index), self.config.leave_out, WAY_OUT)
             if batch is not None:
-                yield batch
+                yield place, batch
 
     def texts(self, at_most: int) -> Iterator[tuple[Entry, str]]:
         """Transcripts with their entries, without reading audio; of a larger index every n-th."""
@@ -178,3 +189,19 @@ class _Planned(Dataset):
 
     def __getitem__(self, number: int) -> tuple[Batch | None, list[Leaving]]:
         return self.reader.batch(self.plan[number])
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C and SIGTERM often reach all processes of a run; what happens then is for the training process to say.
+
+    A second SIGTERM ends the worker: torch and Python send one each to workers that are left over at the end.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            os._exit(0)
+        asked.append(number)
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

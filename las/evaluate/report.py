@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -45,7 +45,7 @@ class SetResult:
         counts = format_counts(self.score.counts)
         factor = f"{self.real_time_factor:.3f}"
         cells = (self.name, counts, self.decoding, factor, self.model, f"`{command()}`", commit(), hardware())
-        return "| " + " | ".join(cells) + " |"
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def append_rows(path: Path, rows: list[str]) -> None:
@@ -69,12 +69,23 @@ def command() -> str:
 
 
 def commit() -> str:
-    """The commit of the checkout we are in, with + where it was changed; the version where there is none."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    """The commit of the checkout that las runs from, with + where it was changed; the version where there is none."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():  # installed; a git above that folder would be another project's
+        return program()
+    git = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
+        return program()
+
+
+def program() -> str:
+    """The package with its version."""
+    try:
         return f"las {version('las')}"
+    except PackageNotFoundError:
+        return "las, not installed"
 
 
 def hardware() -> str:

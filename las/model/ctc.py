@@ -31,7 +31,7 @@ def frames_needed(tokens: Tensor, lengths: Tensor) -> Tensor:
     >>> frames_needed(torch.tensor([[5, 5, 6]]), torch.tensor([3]))
     tensor([4])
     """
-    place = torch.arange(1, tokens.shape[1], device=tokens.device)
+    place = torch.arange(tokens.shape[1], device=tokens.device)[1:]
     repeats = (tokens[:, 1:] == tokens[:, :-1]) & (place < lengths.unsqueeze(1))
     return lengths + repeats.sum(1)
 

@@ -29,13 +29,15 @@ class FrontendConfig:
     mel_bins: int = 80  # F
     low: float = 20.0  # Hz, lower edge of the first mel filter
     high: float = 0.0  # Hz, upper edge of the last one; 0: half the sample rate
-    floor: float = 1e-8  # power below which the logarithm is cut off; 16-bit rounding noise lies below it
+    floor: float = 1e-6  # power below which the logarithm is cut off; rounding noise of 16 bits lies below it
 
     def __post_init__(self) -> None:
         if self.hop > self.window:
             raise UserError(f"frontend.hop {self.hop} s exceeds frontend.window {self.window} s: samples are skipped")
         if min(self.sample_rate, self.hop, self.mel_bins, self.floor) <= 0:
             raise UserError("frontend: sample_rate, hop, mel_bins and floor must be above 0")
+        if self.hop_samples < 1:
+            raise UserError(f"frontend.hop {self.hop} s is less than one sample at {self.sample_rate} Hz")
         if not 0 <= self.low < (self.high or self.sample_rate / 2) <= self.sample_rate / 2:
             raise UserError(
                 f"frontend: low {self.low} Hz and high {self.high} Hz must be in order and within half the sample "
@@ -126,6 +128,8 @@ class Frontend(nn.Module):
         frames = 1 + (samples - size).clamp(min=0) // hop  # (B,)
         longest = 1 + max(0, waves.shape[1] - size) // hop
         missing = (longest - 1) * hop + size - waves.shape[1]
+        # an utterance shorter than a window is heard together with what follows it: that must be silence
+        waves = waves.masked_fill(~valid_frames(samples, waves.shape[1]), 0.0)
         if missing > 0:  # shorter than one window
             waves = nn.functional.pad(waves, (0, missing))
         with torch.autocast(waves.device.type, enabled=False):
@@ -169,7 +173,7 @@ class SpecAugment(nn.Module):
         config = self.config
         if not self.training:
             return features
-        widest = (frames * config.time_share).clamp(max=config.time_width)  # (B,)
+        widest = (frames * config.time_share).floor().clamp(max=config.time_width)  # (B,)
         bins = torch.full_like(frames, features.shape[2])
         hidden = _stripes(config.time_masks, widest, frames, features.shape[1]).unsqueeze(2)  # (B, T, 1)
         width = torch.full_like(frames, min(config.frequency_width, features.shape[2]))

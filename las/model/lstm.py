@@ -1,12 +1,10 @@
 """A bidirectional LSTM over padded utterances: frames (B, T, F) -> (B, T, 2 * width), exactly 0 at padding.
 
 Hochreiter & Schmidhuber 1997. Parameters, gates and their order are those of `nn.LSTM`, so that a checkpoint is plain.
-On a CPU the two directions run in two threads, one core each. What a direction does there:
-- fp32: oneDNN's LSTM, forward and backward;
-- bf16 autocast without gradients: oneDNN's LSTM in bf16;
-- bf16 autocast in training: the loops of this file. Matrix products take bf16 and add up in fp32; gates, cells and
-  their derivatives are fp32. Whatever does not pass from step to step is one large product for all steps.
-Everything else (CUDA, float64) is a packed `nn.LSTM`. tools/README.md has the figures behind this.
+On a CPU, training under bf16 autocast takes the loops of this file, each direction in a thread and on a core of its
+own: matrix products read bf16 and add up in fp32; gates, cells and their derivatives are fp32; whatever does not pass
+from step to step is one large product for all steps. All else is torch's own LSTM: of padded frames on a CPU, which
+reaches oneDNN, of packed ones on CUDA. tools/README.md has the figures behind this.
 """
 
 from __future__ import annotations
@@ -42,73 +40,39 @@ class BiLSTM(nn.Module):
         self.lstm = nn.LSTM(input_size, width, batch_first=True, bidirectional=True)
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        ends = ("l0", "l0_reverse")
+        lengths = lengths.cpu()
+        if frames.device.type != "cpu":
+            return self._packed(frames, lengths)
+        autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        single = self.lstm.weight_ih_l0.dtype == torch.float32
+        if autocast and single and torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+            return OwnLoops.apply(frames.float(), lengths, torch.bfloat16, *self._weights(0), *self._weights(1))
+        return self._padded(frames, lengths).to(frames.dtype)
+
+    def _weights(self, direction: int) -> list[Tensor]:
+        end = "_reverse" if direction else ""
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        weights = [getattr(self.lstm, f"{kind}_{end}") for end in ends for kind in kinds]
-        if not torch.is_grad_enabled():
-            frames, weights = (
-                frames.detach(),
-                [weight.detach() for weight in weights],
-            )  # else oneDNN prepares for training
-        product = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else frames.dtype
-        fast = (
-            frames.device.type == "cpu" and torch.backends.mkldnn.is_available() and weights[0].dtype == torch.float32
-        )
-        if fast and product == torch.bfloat16 and torch.is_grad_enabled():
-            return OwnLoops.apply(frames.float(), lengths.cpu(), product, *weights)
-        if fast and product in (torch.bfloat16, torch.float32):
-            return LibraryLoops.apply(frames, lengths.cpu(), product, *weights)
-        packed = pack_padded_sequence(frames, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return [getattr(self.lstm, f"{kind}_l0{end}") for kind in kinds]
+
+    def _packed(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        packed = pack_padded_sequence(frames, lengths, batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=frames.shape[1])[0]
 
-
-class LibraryLoops(torch.autograd.Function):
-    """Each direction is torch's own one-directional LSTM in products of type `product`; the result is fp32."""
-
-    @staticmethod
-    def forward(ctx: Any, frames: Tensor, lengths: Tensor, product: torch.dtype, *weights: Tensor) -> Tensor:
+    def _padded(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """With torch's LSTM of padded frames: of packed ones it is 3 to 30 times as slow on a CPU (torch 2.11)."""
         batch, time, _ = frames.shape
-        width = weights[1].shape[1]
+        if int(lengths.min()) == time:
+            return self.lstm(frames)[0]
+        padding = _padding(lengths, time).unsqueeze(2)
+        frames = frames.masked_fill(padding, 0.0)
         order = _reversal(lengths, time)
-        zeros = frames.new_zeros((1, batch, width), dtype=product)
-        wanted = ctx.needs_input_grad
-        frames = frames.to(product)
+        zeros = frames.new_zeros((1, batch, self.lstm.hidden_size))
 
-        def run(direction: int) -> tuple[list[Tensor], Tensor, Tensor]:
-            first = 4 * direction
-            read = _turn(frames, order) if direction else frames.detach()
-            leaves = [read, *(weight.detach().to(product) for weight in weights[first : first + 4])]
-            for leaf, want in zip(leaves, wanted[:1] + wanted[3 + first : 7 + first], strict=True):
-                leaf.requires_grad_(want)
-            with torch.set_grad_enabled(any(wanted)):
-                heard = torch.lstm(leaves[0], (zeros, zeros), leaves[1:], True, 1, 0.0, False, False, True)[0]
-            return leaves, heard, _turn(heard.detach(), order) if direction else heard.detach()
+        def run(read: Tensor, direction: int) -> Tensor:
+            return torch.lstm(read, (zeros, zeros), self._weights(direction), True, 1, 0.0, False, False, True)[0]
 
-        runs = _in_two_threads(run)
-        ctx.order, ctx.padding = order, _padding(lengths, time)
-        ctx.runs = runs if any(wanted) else None
-        output = torch.cat([heard for _, _, heard in runs], dim=2).float()
-        return output.masked_fill_(ctx.padding.unsqueeze(2), 0.0)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grad = grad.masked_fill(ctx.padding.unsqueeze(2), 0.0)
-
-        def run(direction: int) -> list[Tensor | None]:
-            leaves, heard, _ = ctx.runs[direction]
-            half = grad.chunk(2, dim=2)[direction]
-            half = _turn(half, ctx.order) if direction else half
-            wanted = [leaf for leaf in leaves if leaf.requires_grad]
-            found = iter(torch.autograd.grad(heard, wanted, half.to(heard.dtype), retain_graph=True))
-            grads = [next(found) if leaf.requires_grad else None for leaf in leaves]
-            if direction and grads[0] is not None:
-                grads[0] = _turn(grads[0], ctx.order)
-            return grads
-
-        (ahead, *ahead_weights), (back, *back_weights) = _in_two_threads(run)
-        both = None if ahead is None or back is None else ahead + back
-        return both, None, None, *ahead_weights, *back_weights
+        heard = [run(frames, 0), _turn(run(_turn(frames, order), 1), order)]
+        return torch.cat(heard, dim=2).masked_fill(padding, 0.0)
 
 
 class OwnLoops(torch.autograd.Function):
@@ -131,22 +95,22 @@ class OwnLoops(torch.autograd.Function):
         def project(direction: int) -> Tensor:
             input_weight, _, input_bias, hidden_bias = weights[4 * direction : 4 * direction + 4]
             bias = _double_new(input_bias + hidden_bias).to(product)
-            gates = nn.functional.linear(rows, _double_new(input_weight).to(product), bias).to(frames.dtype)
-            return gates.index_fill_(0, padding, SHUT).view(time, batch, 4 * width)
+            shares = nn.functional.linear(rows, _double_new(input_weight).to(product), bias)
+            shares = shares.index_fill_(0, padding, SHUT).view(time, batch, 4, width)
+            return frames.new_empty((time, 4, batch, width)).copy_(shares.transpose(1, 2))
 
         gates = [project(0), project(1)]
 
         def run(direction: int) -> tuple[Tensor, ...]:
             cells = frames.new_empty((time + 1, batch, width))
-            tanhs = frames.new_empty((time, batch, width))
             hidden = frames.new_empty((time + 1, batch, width), dtype=product)
             start = time if direction else 0
             cells[start].zero_()
             hidden[start].zero_()
             weight, packed = _pack(_double_new(weights[4 * direction + 1]).to(product), batch)
             half = output.chunk(2, dim=2)[direction]
-            _forward_loop(gates[direction], cells, tanhs, hidden, half, weight, packed, bool(direction))
-            return gates[direction], cells, tanhs, hidden
+            _forward_loop(gates[direction], cells, hidden, half, weight, packed, bool(direction))
+            return gates[direction], cells, hidden
 
         ahead, back = _in_two_threads(run)
         ctx.save_for_backward(read, *weights, *ahead, *back)
@@ -157,22 +121,22 @@ class OwnLoops(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         read, *saved = ctx.saved_tensors
         time, batch, size = read.shape
-        weights, states = saved[:8], (saved[8:12], saved[12:])
+        weights, states = saved[:8], (saved[8:11], saved[11:])
         width = weights[1].shape[1]
 
         def run(direction: int) -> Tensor:
-            gates, cells, tanhs, _ = states[direction]
+            gates, cells, _ = states[direction]
             slopes = read.new_empty((time, batch, 4 * width))
             weight, packed = _pack(weights[4 * direction + 1].t().to(read.dtype), batch)
             half = grad.chunk(2, dim=2)[direction]
-            _backward_loop(gates, cells, tanhs, half, slopes, weight, packed, bool(direction), SPAN)
+            _backward_loop(gates, cells, half, slopes, weight, packed, bool(direction), SPAN)
             return slopes.view(time * batch, 4 * width)
 
         grads, frames_grad = [], None
         for direction, slopes in enumerate(_in_two_threads(run)):
-            hidden = states[direction][3]
+            hidden = states[direction][2]
             before = (hidden[1:] if direction else hidden[:-1]).view(time * batch, width)
-            bias = slopes.sum(0, dtype=grad.dtype)
+            bias = slopes.sum(0).to(grad.dtype)
             input_weight = slopes.t() @ read.view(time * batch, size)
             grads += [input_weight.to(grad.dtype), (slopes.t() @ before).to(grad.dtype), bias, bias]
             if ctx.needs_input_grad[0]:
@@ -184,85 +148,76 @@ class OwnLoops(torch.autograd.Function):
 
 
 def _forward_loop(
-    gates: Tensor,
-    cells: Tensor,
-    tanhs: Tensor,
-    hidden: Tensor,
-    output: Tensor,
-    weight: Tensor,
-    packed: bool,
-    back: bool,
+    gates: Tensor, cells: Tensor, hidden: Tensor, output: Tensor, weight: Tensor, packed: bool, back: bool
 ) -> None:
-    """Fill what the steps leave, in place. The new-value gate's input is doubled: tanh x = 2 sigmoid(2 x) - 1,
-    since torch's sigmoid is six times as fast as its tanh.
+    """Take all steps, in place.
 
-    gates (T, B, 4 * width): the frames' share of the gates' inputs -> gates i, f, g, o. cells and hidden
-    (T + 1, B, width): a step finds the one before it beside its own. tanhs (T, B, width). output (B, T, width).
+    gates (T, 4, B, width): the frames' share of the gates' inputs -> i, f, s, o, all sigmoids. Since torch's sigmoid
+    is six times as fast as its tanh, and a number costs a step more than a tensor, tanh x = 2 sigmoid(2 x) - 1 is
+    spread thus: the new-value gate's input is doubled, its sigmoid is s, and what a step keeps is twice the cell,
+    2 c = f 2 c' + i (4 s - 2). cells, hidden (T + 1, B, width): a step finds the one before it beside its own.
+    output (B, T, width).
     """
-    time, width = tanhs.size(0), tanhs.size(2)
+    time, batch, width = gates.size(0), gates.size(2), gates.size(3)
     now = 0 if back else 1
+    squashed = torch.empty_like(cells[0])
     for step in range(time):
         t = time - 1 - step if back else step
-        gate = gates[t]
+        gate, cell, heard = gates[t], cells[t + now], output.select(1, t)
         if packed:
-            gate.add_(torch.ops.mkldnn._linear_pointwise(hidden[t + 1 - now], weight, None, "none", [], ""))
+            recurrent = torch.ops.mkldnn._linear_pointwise(hidden[t + 1 - now], weight, None, "none", [], "")
         else:
-            gate.addmm_(hidden[t + 1 - now], weight)
-        gate.sigmoid_()
-        new = gate.narrow(1, 2 * width, width).mul_(2.0).sub_(1.0)
-        cell, tanh, heard = cells[t + now], tanhs[t], output.select(1, t)
-        torch.mul(gate.narrow(1, width, width), cells[t + 1 - now], out=cell)
-        cell.addcmul_(gate.narrow(1, 0, width), new)
-        torch.mul(cell, 2.0, out=tanh)
-        tanh.sigmoid_().mul_(2.0).sub_(1.0)
-        torch.mul(gate.narrow(1, 3 * width, width), tanh, out=heard)
+            recurrent = torch.mm(hidden[t + 1 - now], weight)
+        gate.add_(recurrent.view(batch, 4, width).transpose(0, 1)).sigmoid_()
+        i, f, s, o = gate.unbind(0)
+        torch.mul(f, cells[t + 1 - now], out=cell)
+        cell.addcmul_(i, s, value=4.0).sub_(i, alpha=2.0)
+        torch.sigmoid(cell, out=squashed)
+        torch.mul(o, squashed, out=heard)
+        heard.add_(heard).sub_(o)  # o tanh c
         hidden[t + now].copy_(heard)
 
 
 def _backward_loop(
-    gates: Tensor,
-    cells: Tensor,
-    tanhs: Tensor,
-    grad: Tensor,
-    slopes: Tensor,
-    weight: Tensor,
-    packed: bool,
-    back: bool,
-    span: int,
+    gates: Tensor, cells: Tensor, grad: Tensor, slopes: Tensor, weight: Tensor, packed: bool, back: bool, span: int
 ) -> None:
     """From the gradient of the output (B, T, width) to `slopes`, that of the gates' inputs (T, B, 4 * width).
 
     The factors between the gradient of a cell (or output) and those of its gates do not pass from step to step:
     they are made for `span` steps at once.
     """
-    time, batch, width = tanhs.size(0), tanhs.size(1), tanhs.size(2)
+    time, batch, width = gates.size(0), gates.size(2), gates.size(3)
     now = 0 if back else 1
-    factors = torch.empty([span, batch, 4, width], dtype=gates.dtype)
-    to_cell = torch.empty([span, batch, width], dtype=gates.dtype)
-    from_output, from_cell = torch.zeros_like(to_cell[0]), torch.zeros_like(to_cell[0])
+    factors = torch.empty([span, 4, batch, width], dtype=gates.dtype)
+    doubled = torch.empty([span, batch, width], dtype=gates.dtype)
+    squashed, to_cell = torch.empty_like(doubled), torch.empty_like(doubled)
+    from_output, from_cell = torch.zeros_like(doubled[0]), torch.zeros_like(doubled[0])
     passed = torch.zeros_like(from_output)
     done = 0
     while done < time:
         steps = min(span, time - done)
         first = done if back else time - done - steps
-        i, f, g, o = gates[first : first + steps].view(steps, batch, 4, width).unbind(2)
-        tanh, before = tanhs[first : first + steps], cells[first + 1 - now : first + 1 - now + steps]
-        part = factors[:steps]
-        torch.ops.aten.sigmoid_backward(g, i, grad_input=part.select(2, 0))
-        torch.ops.aten.sigmoid_backward(before, f, grad_input=part.select(2, 1))
-        torch.ops.aten.tanh_backward(i, g, grad_input=part.select(2, 2))
-        torch.ops.aten.sigmoid_backward(tanh, o, grad_input=part.select(2, 3))
-        torch.ops.aten.tanh_backward(o, tanh, grad_input=to_cell[:steps])
+        i, f, s, o = gates[first : first + steps].unbind(1)
+        before = cells[first + 1 - now : first + 1 - now + steps]
+        to_i, to_f, to_s, to_o = factors[:steps].unbind(1)
+        new, squash = doubled[:steps], squashed[:steps]
+        torch.mul(s, 4.0, out=new).sub_(2.0)
+        torch.ops.aten.sigmoid_backward(new, i, grad_input=to_i)
+        torch.ops.aten.sigmoid_backward(before, f, grad_input=to_f)
+        torch.ops.aten.sigmoid_backward(i, s, grad_input=to_s).mul_(8.0)
+        torch.sigmoid(cells[first + now : first + now + steps], out=squash)
+        torch.ops.aten.sigmoid_backward(o, squash, grad_input=to_cell[:steps])
+        torch.ops.aten.sigmoid_backward(squash.mul_(2.0).sub_(1.0), o, grad_input=to_o)
         for step in range(steps):
             at = step if back else steps - 1 - step
             torch.add(grad.select(1, first + at), passed, out=from_output)
-            from_cell.addcmul_(from_output, to_cell[at])
+            from_cell.addcmul_(from_output, to_cell[at], value=2.0)
             factor = factors[at]
-            factor.narrow(1, 0, 3).mul_(from_cell.unsqueeze(1))
-            factor.select(1, 3).mul_(from_output)
+            factor[:3].mul_(from_cell)
+            factor[3].mul_(from_output)
             from_cell.mul_(f[at])
             slope = slopes[first + at]
-            slope.copy_(factor.view(batch, 4 * width))
+            slope.view(batch, 4, width).copy_(factor.transpose(0, 1))
             if packed:
                 passed = torch.ops.mkldnn._linear_pointwise(slope, weight, None, "none", [], "")
             else:
@@ -319,12 +274,18 @@ def _in_two_threads(task: Callable[[int], Result]) -> list[Result]:
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    cores = torch.get_num_threads()
-    threads = ThreadPoolExecutor(2, "las-lstm", initializer=torch.set_num_threads, initargs=(1,))
     both_started = threading.Barrier(2)
-    for future in [threads.submit(both_started.wait) for _ in range(2)]:
-        future.result()
-    torch.set_num_threads(cores)  # set_num_threads also sets what later threads start with
+
+    def start() -> None:
+        torch.get_num_threads()  # first: the first call gives a thread the number of all threads
+        torch.set_num_threads(1)
+        both_started.wait()
+
+    cores = torch.get_num_threads()
+    threads = ThreadPoolExecutor(2, "las-lstm", initializer=start)
+    for future in [threads.submit(torch.get_num_threads) for _ in range(2)]:
+        assert future.result() == 1
+    torch.set_num_threads(cores)  # what threads that start later get
     return threads
 
 

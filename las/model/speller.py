@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from las.errors import UserError
-from las.model.attention import AttentionConfig, ContentAttention, Memory
+from las.model.attention import KINDS, AttentionConfig, ContentAttention, LocationAttention, Memory
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class SpellerState:
     cells: tuple[Tensor, ...]  # c of each layer (B, K, D)
     context: Tensor  # c_i (B, K, H)
     weights: Tensor  # alpha_i (B, K, S)
+    attention: Tensor  # what the kind of attention keeps (B, K, ...)
 
     def select(self, utterances: Tensor, parents: Tensor) -> SpellerState:
         """Some of the utterances, (B') numbers, and for each its new beams' parents, (B', K)."""
@@ -49,17 +50,20 @@ class SpellerState:
             tuple(cell[rows, parents] for cell in self.cells),
             self.context[rows, parents],
             self.weights[rows, parents],
+            self.attention[rows, parents],
         )
 
 
 class Speller(nn.Module):
-    """An LSTM of 1 to n layers with input feeding and content attention over V tokens."""
+    """An LSTM of 1 to n layers with input feeding and attention over V tokens."""
 
     def __init__(self, config: SpellerConfig, frame_width: int, vocabulary: int):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(vocabulary, config.embedding)
-        self.attention = ContentAttention(config.attention, config.width, frame_width)
+        self.attention: ContentAttention | LocationAttention = KINDS[config.attention.kind](
+            config.attention, config.width, frame_width
+        )
         self.from_token = nn.Linear(config.embedding, 4 * config.width)  # y_{i-1} into the gates
         below = [frame_width] + [config.width] * (config.layers - 1)  # c_{i-1}, then the layer below
         self.recurrent = nn.ModuleList(
@@ -88,9 +92,8 @@ class Speller(nn.Module):
         batch, frames, width = memory.frames.shape
         zeros = memory.frames.new_zeros(batch, beams, self.config.width)
         layers = (zeros,) * self.config.layers
-        return SpellerState(
-            layers, layers, memory.frames.new_zeros(batch, beams, width), memory.frames.new_zeros(batch, beams, frames)
-        )
+        contexts, weights = memory.frames.new_zeros(batch, beams, width), memory.frames.new_zeros(batch, beams, frames)
+        return SpellerState(layers, layers, contexts, weights, self.attention.start(memory, beams))
 
     def step(self, tokens: Tensor, state: SpellerState, memory: Memory) -> tuple[Tensor, SpellerState]:
         """The decoder step: last tokens (B, K) -> logits of the next (B, K, V), state."""
@@ -124,8 +127,8 @@ class Speller(nn.Module):
             outputs.append(output)
             cells.append(cell)
             below = self.dropout(output)
-        context, weights = self.attention(outputs[-1], memory)  # eq. 7
-        return SpellerState(tuple(outputs), tuple(cells), context, weights)
+        context, weights, kept = self.attention(outputs[-1], memory, state.attention)  # eq. 7
+        return SpellerState(tuple(outputs), tuple(cells), context, weights, kept)
 
     def _distribution(self, outputs: Tensor, contexts: Tensor) -> Tensor:
         return self.output(self.dropout(self.hidden(torch.cat([outputs, contexts], dim=-1)).tanh()))  # eq. 8

@@ -74,6 +74,8 @@ def beam_search(
     history = torch.zeros(batch, 1, 0, dtype=torch.int64, device=device)  # (B', K, steps)
     for length in range(int(limits.max()) + 1 if batch else 0):
         log_probabilities, states = _step(scorers, last, states)  # (B', K, V)
+        dead = totals.isneginf().unsqueeze(2)  # ended, or there were fewer continuations than beams
+        log_probabilities = log_probabilities.masked_fill(dead, -torch.inf)  # whatever a scorer says of them
         if log_probabilities.isnan().any():
             raise UserError("search: the model gives scores that are not numbers; its weights may be damaged")
         at_limit = limits[active] <= length  # (B')

@@ -24,7 +24,8 @@ class Scorer(Protocol, Generic[State]):
         """The last tokens (B, K) -> log-probabilities of the next (B, K, V), new state."""
 
     def select(self, state: State, utterances: Tensor, parents: Tensor) -> State:
-        """Keep the utterances with these numbers (B'), each with the beams that grew from `parents` (B', K)."""
+        """Keep the utterances with these numbers (B'), in rising order, each with the beams that grew from `parents`
+        (B', K). A beam whose score is already -inf may be given any token; what `step` says of it is not read."""
 
 
 @dataclass(frozen=True)

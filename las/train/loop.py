@@ -10,14 +10,15 @@ RUN/state.pt                   all that `--resume` needs
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from las.train.picture import draw_attention
 
 PRECISIONS = ("fp32", "bf16")
 LOG_EVERY = 10  # updates
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,15 @@ class Trainer:
 
     def run(self) -> list[Path]:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
-        self._try_validation()
-        started = saved = time.perf_counter() - self.progress.seconds
+        self.log.take_back(self.progress.update)
+        saved = time.perf_counter()
+        started = saved - self.progress.seconds
         with _stop_requested() as stop:
             for epoch in range(self.progress.epoch, self.config.epochs):
                 plan = len(self.loader.plan(epoch))
                 for group in _groups(self._batches(epoch), self.config.accumulate):
-                    figures = self._update(group, plan)
+                    figures = self._update([batch for _, batch in group], plan)
+                    self.progress.batch = group[-1][0]
                     self.progress.seconds = time.perf_counter() - started
                     share = (epoch + self.progress.batch / plan) / self.config.epochs
                     self.reporter.training(share, epoch, figures)
@@ -140,7 +144,7 @@ class Trainer:
                     self._validate()
                     self.progress.seconds = time.perf_counter() - started
                     self.save()
-        self.log.close()
+                    self._forget()
         return [self._weights(update) for *_, update in self.progress.best]
 
     def save(self) -> None:
@@ -164,15 +168,16 @@ class Trainer:
         if self.device.type == "cuda" and state["chance_cuda"] is not None:
             torch.cuda.set_rng_state(state["chance_cuda"], self.device)
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        iterator = self.loader.epoch(epoch, self.progress.batch)
+    def _batches(self, epoch: int) -> Iterator[tuple[int, Batch]]:
+        """Batches, each with the place in the epoch's plan that comes after it."""
+        iterator = self.loader.batches(epoch, self.progress.batch)
         while True:
             asked = time.perf_counter()
-            batch = next(iterator, None)
+            found = next(iterator, None)
             self.waited += time.perf_counter() - asked
-            if batch is None:
+            if found is None:
                 return
-            yield batch
+            yield found
 
     def _update(self, group: list[Batch], plan: int) -> dict[str, float]:
         """One step of the optimiser on the sum of some batches; figures of it are returned."""
@@ -190,7 +195,6 @@ class Trainer:
             raise UserError(f"{self._where(group)}: the gradient is {norm.item()}; lower train.optimizer.rate")
         self.optimizer.step()
         progress.update += 1
-        progress.batch += len(group)
         progress.audio += sum(float(batch.samples.sum()) for batch in group) / self.model.config.frontend.sample_rate
         return {
             "loss": sum(one.speller.item() for one in found) / tokens,
@@ -226,11 +230,6 @@ class Trainer:
         more = {"seconds": seconds, "speed": self.progress.audio / seconds, "waited": self.waited}
         self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more})
 
-    def _try_validation(self) -> None:
-        """A validation that cannot work should fail now, not after the first epoch."""
-        if self.progress.update == 0:
-            self.validate()
-
     def _validate(self) -> None:
         """Judge the weights, keep them if they are among the best, and draw the attention."""
         progress = self.progress
@@ -242,11 +241,15 @@ class Trainer:
         write_weights(self._weights(progress.update), self.model.state_dict())
         # where everything is wrong, an empty transcript is no better than a long one: then the loss decides
         rank = (min(validation.error_rate, 1.0), validation.loss, progress.update)
-        ranked = sorted([*progress.best, rank])
-        progress.best = ranked[: self.config.average]
-        for *_, update in ranked[self.config.average :]:
-            self._weights(update).unlink(missing_ok=True)
+        progress.best = sorted([*progress.best, rank])[: self.config.average]
         self.reporter.validated(progress.epoch, progress.update, validation)
+
+    def _forget(self) -> None:
+        """Remove weights that are not among the best any more; after `save`, as its last state may need them."""
+        kept = {self._weights(update) for *_, update in self.progress.best}
+        for path in (self.folder / "checkpoints").glob("[0-9]*.safetensors"):
+            if path not in kept:
+                path.unlink()
 
     def _weights(self, update: int) -> Path:
         return self.folder / "checkpoints" / f"{update:06d}.safetensors"
@@ -265,12 +268,26 @@ class Log:
             self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, update: int, kind: str, figures: dict[str, float]) -> None:
-        line = {"update": update, "kind": kind} | {name: round(value, 6) for name, value in figures.items()}
+        short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in figures.items()}
+        line = {"update": update, "kind": kind} | short
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self.board is not None:
             for name, value in figures.items():
                 self.board.add_scalar(f"{kind}/{name}", value, update)
+
+    def take_back(self, update: int) -> None:
+        """Drop the lines after an update, of an earlier start that went on from there, and a line that was cut off."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):
+                if json.loads(line)["update"] <= update:
+                    kept.append(line + "\n")
+        temporary = self.path.with_name(self.path.name + ".part")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self.path)
 
     def picture(self, update: int, pixels: Tensor | None) -> None:
         """Show pixels (rows, columns, 3) uint8, if there are any."""
@@ -282,10 +299,10 @@ class Log:
             self.board.close()
 
 
-def _groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
+def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    group: list[Item] = []
+    for item in items:
+        group.append(item)
         if len(group) == size:
             yield group
             group = []

@@ -31,6 +31,10 @@ class OptimizerConfig:
             raise UserError(f"optimizer.decay {self.decay!r}: wanted one of {', '.join(DECAYS)}")
         if self.rate <= 0 or self.warmup < 0 or self.clip < 0:
             raise UserError("optimizer: rate must be above 0, warmup and clip 0 or more")
+        if not 0 <= self.momentum < 1 or not 0 <= self.memory < 1:
+            raise UserError("optimizer: momentum and memory must be at least 0 and below 1")
+        if self.weight_decay < 0 or not 0 <= self.final <= 1:
+            raise UserError("optimizer: weight_decay must be 0 or more, final between 0 and 1")
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Recognizer:
 
     def transcribe(
         self,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         *,
         beam: int | None = None,
         best: int = 1,
@@ -83,7 +83,7 @@ class Recognizer:
 
     def stream(
         self,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         beam: int | None = None,
         best: int = 1,
         batch_seconds: float = 120.0,
@@ -124,7 +124,7 @@ class Recognizer:
         return beam_search(scorers, limits, search, BOS, EOS, best)
 
     def _read_ahead(
-        self, sources: Sequence[Source], seconds: float, on_error: Callable[[Source, UserError], None] | None
+        self, sources: Iterable[Source], seconds: float, on_error: Callable[[Source, UserError], None] | None
     ) -> Iterator[list[tuple[str, Tensor]]]:
         """Decoded recordings with their names, as many at a time as make up `seconds`."""
         recordings: list[tuple[str, Tensor]] = []

@@ -31,7 +31,13 @@ def cut_points(wave: Tensor, rate: int, longest: float) -> list[int]:
     start = 0
     while len(wave) - start > most:
         first, last = (start + most // 2) // frame, (start + most) // frame - 1
-        end = (first + int(loudness[first:last].argmin())) * frame + frame // 2 if last > first else start + most
+        end = (first + _quietest(loudness[first:last])) * frame + frame // 2 if last > first else start + most
         ends.append(end)
         start = end
     return [*ends, len(wave)]
+
+
+def _quietest(loudness: Tensor) -> int:
+    """The place of the least loudness; the middle one where several are equal, as in digital silence."""
+    places = (loudness == loudness.min()).nonzero()
+    return int(places[len(places) // 2])

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from las.model.lstm import SPAN, BiLSTM, LibraryLoops, OwnLoops
+from las.model.lstm import SPAN, BiLSTM, OwnLoops
 
-LOOPS = [OwnLoops, LibraryLoops]
 LENGTHS = torch.tensor([2 * SPAN + 5, 1, SPAN, 17])
 TIME = int(LENGTHS.max()) + 3  # even the longest utterance is padded
 
@@ -19,8 +18,8 @@ def packed(lstm: nn.LSTM, frames: Tensor, lengths: Tensor) -> Tensor:
     return pad_packed_sequence(lstm(sequence)[0], batch_first=True, total_length=frames.shape[1])[0]
 
 
-def by_loops(loops: type, lstm: nn.LSTM, frames: Tensor, lengths: Tensor, product: torch.dtype) -> Tensor:
-    return loops.apply(frames, lengths, product, *lstm.parameters())
+def by_own_loops(lstm: nn.LSTM, frames: Tensor, lengths: Tensor) -> Tensor:
+    return OwnLoops.apply(frames, lengths, frames.dtype, *lstm.parameters())
 
 
 def gradients(output: Tensor, frames: Tensor, lstm: nn.LSTM) -> list[Tensor]:
@@ -28,24 +27,14 @@ def gradients(output: Tensor, frames: Tensor, lstm: nn.LSTM) -> list[Tensor]:
     return list(torch.autograd.grad((output * weighting).sum(), [frames, *lstm.parameters()], retain_graph=True))
 
 
-@pytest.fixture
-def double() -> tuple[nn.LSTM, Tensor]:
+def test_own_loops_equal_packed_lstm_in_float64():
     torch.manual_seed(0)
     lstm = nn.LSTM(5, 7, batch_first=True, bidirectional=True).double()
-    return lstm, torch.randn(len(LENGTHS), TIME, 5, dtype=torch.float64, requires_grad=True)
-
-
-@pytest.mark.parametrize("loops", LOOPS)
-def test_loops_equal_packed_lstm_in_float64(double, loops):
-    lstm, frames = double
-    if loops is LibraryLoops:  # rounds its result to fp32, in which it is used
-        lstm, frames = lstm.float(), frames.detach().float().requires_grad_()
-    close = {"rtol": 0, "atol": 1e-9 if loops is OwnLoops else 1e-5}
-    expected = packed(lstm, frames, LENGTHS)
-    output = by_loops(loops, lstm, frames, LENGTHS, frames.dtype)
-    torch.testing.assert_close(output, expected, **close)
+    frames = torch.randn(len(LENGTHS), TIME, 5, dtype=torch.float64, requires_grad=True)
+    expected, output = packed(lstm, frames, LENGTHS), by_own_loops(lstm, frames, LENGTHS)
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-9)
     for ours, theirs in zip(gradients(output, frames, lstm), gradients(expected, frames, lstm), strict=True):
-        torch.testing.assert_close(ours, theirs, **close)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)
 
 
 def test_own_gradients_are_the_numerical_ones():
@@ -61,12 +50,13 @@ def test_own_gradients_are_the_numerical_ones():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("training", [True, False])
-def test_module_equals_packed_lstm(dtype, training):
+@pytest.mark.parametrize("lengths", [LENGTHS, torch.full_like(LENGTHS, TIME)], ids=["ragged", "full"])
+def test_module_equals_packed_lstm(dtype, training, lengths):
     torch.manual_seed(0)
     layer = BiLSTM(5, 7).to(dtype)
     frames = torch.randn(len(LENGTHS), TIME, 5, dtype=dtype, requires_grad=training)
     with torch.set_grad_enabled(training):
-        output, expected = layer(frames, LENGTHS), packed(layer.lstm, frames, LENGTHS)
+        output, expected = layer(frames, lengths), packed(layer.lstm, frames, lengths)
     close = {"rtol": 0, "atol": 1e-9 if dtype == torch.float64 else 1e-5}
     torch.testing.assert_close(output, expected, **close)
     if training:
@@ -116,19 +106,17 @@ def test_padding_is_zero_and_has_no_influence(autocast, training):
     assert not training or torch.equal(*weight_gradients)
 
 
-@pytest.mark.parametrize("loops", LOOPS)
-def test_backward_may_be_repeated(loops):
+def test_backward_may_be_repeated():
     layer, frames = BiLSTM(3, 4), torch.randn(2, 5, 3, requires_grad=True)
-    output = by_loops(loops, layer.lstm, frames, torch.tensor([5, 2]), torch.float32)
+    output = by_own_loops(layer.lstm, frames, torch.tensor([5, 2]))
     for first, second in zip(*(gradients(output, frames, layer.lstm) for _ in range(2)), strict=True):
         assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("loops", LOOPS)
-def test_frozen_frames_and_weights_get_no_gradient(loops):
+def test_frozen_frames_and_weights_get_no_gradient():
     layer, frames = BiLSTM(3, 4), torch.randn(2, 5, 3)
     layer.lstm.weight_hh_l0.requires_grad_(False)
-    output = by_loops(loops, layer.lstm, frames, torch.tensor([5, 2]), torch.float32)
+    output = by_own_loops(layer.lstm, frames, torch.tensor([5, 2]))
     output.sum().backward()
     assert frames.grad is None
     assert layer.lstm.weight_hh_l0.grad is None
@@ -147,18 +135,17 @@ def test_weights_are_those_of_an_lstm():
 
 def test_number_of_threads_is_left_alone():
     before = torch.get_num_threads()
-    BiLSTM(3, 4)(torch.randn(2, 5, 3), torch.tensor([5, 2]))
+    by_own_loops(BiLSTM(3, 4).lstm, torch.randn(2, 5, 3), torch.tensor([5, 2]))
     assert torch.get_num_threads() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_makes_threads_of_its_own():
-    layer, frames, lengths = BiLSTM(3, 4), torch.randn(2, 5, 3), torch.tensor([5, 2])
-    with torch.no_grad():
-        layer(frames, lengths)
-        child = os.fork()
-        if child == 0:  # without threads of its own it would wait for ever
-            layer(frames, lengths)
-            os._exit(0)
+    lstm, frames, lengths = BiLSTM(3, 4).lstm, torch.randn(2, 5, 3), torch.tensor([5, 2])
+    by_own_loops(lstm, frames, lengths)
+    child = os.fork()
+    if child == 0:  # without threads of its own it would wait for ever
+        by_own_loops(lstm, frames, lengths)
+        os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+from las.data.loader import Loader, LoaderConfig, _leave_signals_to_parent
+from las.data.manifest import Utterance
+from las.data.shards import read_index, write_shards
+from las.errors import UserError
+from las.text.tokenizer import Tokenizer
+
+RATE = 8_000  # Hz
+SECONDS = [0.3, 0.9, 0.5, 0.4, 1.1, 0.6, 0.2, 0.7, 0.35, 0.8, 0.45, 1.0]
+SMALL = LoaderConfig(batch_seconds=2.0, neighbours=5, workers=0)
+
+
+def write(tools, folder, texts=None):
+    """Shards of noise with the seconds above; number 3 says `ab` unless `texts` says otherwise."""
+    utterances = []
+    for number, seconds in enumerate(SECONDS):
+        wave = 0.1 * torch.randn(int(seconds * RATE), generator=torch.Generator().manual_seed(number))
+        path = tools.write_wav(folder / "wav" / f"{number}.wav", wave)
+        utterances.append(Utterance(f"발화/{number}", str(path), (texts or {}).get(number, "ab"), seconds))
+    return write_shards(utterances, folder / "shards")
+
+
+@pytest.fixture(scope="module")
+def index(tools, tmp_path_factory):
+    return write(tools, tmp_path_factory.mktemp("loader"))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(corpus):
+    return Tokenizer.load(corpus / "tokenizer.model")
+
+
+@pytest.fixture
+def make(index, tokenizer):
+    """A function from settings to a loader."""
+
+    def loader(index=index, shuffle=True, seed=0, **changes):
+        return Loader(index, tokenizer, RATE, replace(SMALL, **changes), shuffle=shuffle, seed=seed)
+
+    return loader
+
+
+def ids(batches):
+    return [batch.ids for batch in batches]
+
+
+def test_every_utterance_comes_exactly_once_an_epoch(make, index):
+    for epoch in range(3):
+        found = [id for batch in make().epoch(epoch) for id in batch.ids]
+        assert sorted(found) == sorted(entry.id for entry in index.entries)
+
+
+def test_a_batch_holds_what_was_recorded(make, index, tokenizer):
+    seconds = {entry.id: entry.seconds for entry in index.entries}
+    for batch in make().epoch(0):
+        assert batch.samples.tolist() == [round(seconds[id] * RATE) for id in batch.ids]
+        assert batch.waves.shape == (len(batch.ids), int(batch.samples.max()))
+        assert batch.waves.dtype == torch.float32
+        for wave, samples in zip(batch.waves, batch.samples.tolist(), strict=True):
+            assert 0.05 < wave[:samples].std() < 0.15
+            assert not wave[samples:].any()
+        assert batch.tokens.tolist() == [tokenizer.encode("ab")] * len(batch)
+        assert batch.lengths.tolist() == [2] * len(batch)
+
+
+def test_audio_is_resampled_to_the_asked_rate(index, tokenizer):
+    batch = next(Loader(index, tokenizer, 16_000, SMALL, shuffle=False, seed=0).epoch(0))
+    assert batch.samples[0] == 0.2 * 16_000
+
+
+def test_the_plan_hangs_on_seed_and_epoch_alone(make):
+    assert make().plan(3) == make(workers=2).plan(3)
+    assert make().plan(3) != make().plan(4)
+    assert make().plan(3) != make(seed=1).plan(3)
+    torch.manual_seed(7)
+    loader = make()
+    loader.plan(0)
+    assert loader.plan(3) == make().plan(3)
+
+
+def test_without_shuffling_the_order_is_from_short_to_long(make):
+    loader = make(shuffle=False)
+    seconds = [entry.seconds for batch in loader.plan(0) for entry in batch]
+    assert seconds == sorted(SECONDS)
+    assert loader.plan(0) == loader.plan(1)
+
+
+def test_the_first_epoch_may_be_sorted(make):
+    loader = make(sorted_first=True)
+    assert [entry.seconds for batch in loader.plan(0) for entry in batch] == sorted(SECONDS)
+    assert loader.plan(1) == make().plan(1)
+
+
+@pytest.mark.parametrize("budget", [0.1, 1.0, 1.2, 2.0, 5.0, 100.0])
+@pytest.mark.parametrize("most", [1, 3, 64])
+def test_the_budget_of_padded_seconds_is_kept(make, budget, most):
+    for epoch in range(3):
+        for batch in make(batch_seconds=budget, batch_utterances=most).plan(epoch):
+            padded = len(batch) * max(entry.seconds for entry in batch)
+            assert len(batch) == 1 or (padded <= budget and len(batch) <= most)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(make, workers):
+    alone, together = list(make().epoch(1)), list(make(workers=workers).epoch(1))
+    assert ids(alone) == ids(together)
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.waves, other.waves)
+        assert torch.equal(one.tokens, other.tokens)
+
+
+def test_starting_an_epoch_takes_nothing_from_the_global_generator(make):
+    before = torch.get_rng_state()
+    next(make(workers=1).epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_skip_goes_on_in_the_middle_of_an_epoch(make):
+    whole = ids(make().epoch(2))
+    for skip in range(len(whole) + 1):
+        assert ids(make().epoch(2, skip)) == whole[skip:]
+    assert [place for place, _ in make().batches(2, 3)] == list(range(4, len(whole) + 1))
+
+
+def test_skip_counts_planned_batches_where_nothing_is_left_of_one(tools, make, tmp_path):
+    index = write(tools, tmp_path, {3: "aXb"})
+    loader = make(index, batch_utterances=1, leave_out=0.2)
+    found = list(loader.batches(0))
+    assert len(found) == len(SECONDS) - 1
+    gone = [entry.id for batch in loader.plan(0) for entry in batch].index("발화/3")
+    assert [place for place, _ in found] == [place for place in range(1, len(SECONDS) + 1) if place != gone + 1]
+    for number, (place, _) in enumerate(found):
+        assert ids(make(index, batch_utterances=1, leave_out=0.2).epoch(0, place)) == [
+            batch.ids for _, batch in found[number + 1 :]
+        ]
+
+
+def test_texts_come_without_audio(make):
+    found = list(make().texts(100))
+    assert [text for _, text in found] == ["ab"] * len(SECONDS)
+    assert [entry.id for entry, _ in make().texts(4)] == [entry.id for entry in make().entries[::3]]
+
+
+def test_unknown_characters_are_counted_and_named(tools, make, tmp_path):
+    index = write(tools, tmp_path, {3: "a한b글"})
+    loader = make(index, leave_out=0.1)
+    found = [id for batch in loader.epoch(0) for id in batch.ids]
+    assert len(found) == len(SECONDS) - 1
+    assert str(loader.ledger) == "characters that the tokenizer cannot write: 1 (first: 발화/3: 한글)"
+    list(loader.epoch(1))
+    assert len(loader.ledger) == 1  # the same case, not a second one
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_above_the_share_a_run_stops(tools, make, tmp_path, workers):
+    index = write(tools, tmp_path, {3: "aXb", 5: "Y"})
+    with pytest.raises(UserError, match=r"2 of 12 utterances left out, more than 10.0% \(characters that the .*mend"):
+        list(make(index, leave_out=0.1, workers=workers).epoch(0))
+    assert len(list(make(index, leave_out=0.2, workers=workers).epoch(0))) > 1
+
+
+def test_a_broken_recording_is_counted_and_named(tools, make, tmp_path):
+    index = write(tools, tmp_path)
+    entry = index.entries[4]
+    path = index.path(entry.shard)
+    content = bytearray(path.read_bytes())
+    content[entry.offset + entry.size - 1500] ^= 255  # in the audio, the sample's last member
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="1 of 12 utterances left out"):
+        list(make(read_index(index.root)).epoch(0))
+    loader = make(read_index(index.root), leave_out=0.1)
+    found = list(loader.epoch(0))
+    assert sorted(id for batch in found for id in batch.ids) == sorted(one.id for one in index.entries if one != entry)
+    assert all(len(batch) == len(batch.waves) == len(batch.tokens) == len(batch.lengths) for batch in found)
+    ((cause, cases),) = loader.ledger.cases.items()
+    assert cause == "cannot be read"
+    assert "the audio is damaged" in cases[entry.id]
+
+
+def test_a_recording_too_long_is_counted_and_named(make, index):
+    loader = make(longest=1.05, leave_out=0.1)
+    assert str(loader.ledger) == "longer than data.longest: 1 (first: 발화/4: 1.1 s)"
+    assert loader.seconds == pytest.approx(sum(SECONDS) - 1.1)
+    assert len(loader.entries) == len(index) - 1
+    with pytest.raises(UserError, match=r"1 of 12 utterances left out, more than 1.0%.*; raise data.longest"):
+        make(longest=1.05)
+
+
+def test_a_set_of_which_nothing_is_left_is_refused(make):
+    with pytest.raises(UserError, match=r"shards: no utterance to load \(longer than data.longest: 12 "):
+        make(longest=0.1, leave_out=1.0)
+
+
+def test_workers_leave_signals_to_the_training_process():
+    """The first SIGTERM and any Ctrl-C do nothing; a second SIGTERM ends the worker."""
+    for sent, status in (((signal.SIGINT, signal.SIGINT, signal.SIGTERM), 7), ((signal.SIGTERM, signal.SIGTERM), 0)):
+        child = os.fork()
+        if child == 0:
+            _leave_signals_to_parent(0)
+            for number in sent:
+                os.kill(os.getpid(), number)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status

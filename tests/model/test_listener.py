@@ -1,0 +1,100 @@
+"""The pyramid: how many frames come out, how pairs are joined, and that neighbours do not matter."""
+
+import pytest
+import torch
+
+from las.errors import UserError
+from las.model.listener import ConvolutionalFront, Listener, ListenerConfig, concatenate
+from las.model.masking import valid_frames
+
+CONFIGS = [
+    ListenerConfig(width=2),
+    ListenerConfig(width=2, reduce=(1,)),
+    ListenerConfig(width=2, reduce=(2, 2, 2)),
+    ListenerConfig(width=2, reduce=(3, 1, 2)),
+    ListenerConfig(width=2, reduce=(1,), convolutions=2),
+    ListenerConfig(width=2, reduce=(2, 1, 3), convolutions=3),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_frames_out_is_what_comes_out(config):
+    listener = Listener(config, 5).double().eval()
+    lengths = torch.arange(1, 51)
+    features = torch.randn(50, 50, 5, dtype=torch.float64)
+    features = features * valid_frames(lengths, 50).unsqueeze(2)
+    with torch.no_grad():
+        together, frames = listener(features, lengths)
+        assert frames.tolist() == [config.frames_out(time) for time in range(1, 51)]
+        assert together.shape == (50, config.frames_out(50), listener.width)
+        for time in range(1, 51):
+            alone, count = listener(features[time - 1 : time, :time], torch.tensor([time]))
+            assert alone.shape[1] == count.item() == config.frames_out(time)
+            torch.testing.assert_close(together[time - 1, :count], alone[0], rtol=0, atol=1e-9)
+            assert (together[time - 1, count:] == 0).all()
+
+
+def test_reduction_is_what_long_utterances_lose():
+    assert [config.reduction for config in CONFIGS] == [4, 1, 8, 6, 4, 24]
+    for config in CONFIGS:
+        assert config.frames_out(1200) == 1200 // config.reduction
+
+
+def test_pairs_are_joined_and_an_odd_tail_gets_a_zero_frame():
+    features = torch.tensor([[[1, 2], [3, 4], [5, 6]], [[7, 8], [0, 0], [0, 0]]])
+    joined, frames = concatenate(features, torch.tensor([3, 1]), 2)
+    assert joined.tolist() == [[[1, 2, 3, 4], [5, 6, 0, 0]], [[7, 8, 0, 0], [0, 0, 0, 0]]]
+    assert frames.tolist() == [2, 1]
+
+
+def test_threes_are_joined():
+    joined, frames = concatenate(torch.arange(1, 5).view(1, 4, 1), torch.tensor([4]), 3)
+    assert joined.tolist() == [[[1, 2, 3], [4, 0, 0]]]
+    assert frames.tolist() == [2]
+
+
+def test_joining_one_frame_changes_nothing():
+    features = torch.randn(2, 3, 4)
+    assert concatenate(features, torch.tensor([3, 2]), 1)[0] is features
+
+
+def test_convolutions_see_zeros_past_the_end():
+    front = ConvolutionalFront(2, 5).double()
+    for convolution in front.convolutions:
+        torch.nn.init.constant_(convolution.bias, 0.7)  # so that padding would not stay 0 by itself
+    features = torch.randn(3, 9, 5, dtype=torch.float64)
+    lengths = torch.tensor([9, 6, 1])
+    features = features * valid_frames(lengths, 9).unsqueeze(2)
+    together, frames = front(features, lengths)
+    assert together.shape == (3, 3, front.width)
+    for row, length in enumerate(lengths.tolist()):
+        alone, count = front(features[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(together[row, : int(count)], alone[0], rtol=0, atol=1e-12)
+        assert (together[row, int(frames[row]) :] == 0).all()
+
+
+def test_dropout_in_training_only_and_padding_stays_zero():
+    listener = Listener(ListenerConfig(width=8, dropout=0.5), 5)
+    features, lengths = torch.randn(2, 12, 5), torch.tensor([12, 12])
+    first, second = listener(features, lengths)[0], listener(features, lengths)[0]
+    assert not torch.equal(first, second)
+    shorter, frames = listener(features, torch.tensor([12, 4]))
+    assert frames.tolist() == [3, 1]
+    assert (shorter[1, 1:] == 0).all()
+    listener.eval()
+    assert torch.equal(listener(features, lengths)[0], listener(features, lengths)[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"reduce": ()}, r"listener.reduce \[\]: one number of frames per layer"),
+        ({"reduce": (1, 0)}, r"listener.reduce \[1, 0\]"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"convolutions": -1}, "convolutions 0 or more"),
+        ({"dropout": 1.0}, r"listener.dropout 1\.0 must be at least 0 and below 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        ListenerConfig(**settings)

@@ -1,0 +1,383 @@
+"""Beam search against tables one sees by eye, against a slow search over lists, and against trying everything."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from las.errors import UserError
+from las.model.attention import AttentionConfig
+from las.model.masking import valid_frames
+from las.model.speller import Speller, SpellerConfig
+from las.search.beam import Hypothesis, SearchConfig, beam_search
+from las.search.ctc_prefix import CtcPrefixScorer
+from las.search.scorers import SpellerScorer
+
+Tokens = tuple[int, ...]
+Score = Callable[[Tokens], list[float]]  # tokens so far -> log-probability of each next token
+NEVER = -math.inf
+BEGIN = 0
+
+
+def reference_search(
+    score: Score, limit: int, beams: int, exponent: float, end: int, best: int
+) -> list[tuple[Tokens, float, float, bool]]:
+    """Beam search of one utterance as las/search/beam.py defines it: tokens, score, log-probability, complete."""
+    living: list[tuple[Tokens, float]] = [((), 0.0)]
+    ended: list[tuple[Tokens, float, float, bool]] = []
+    for length in range(limit + 1):
+        continuations = [
+            ((*tokens, token), total + log_probability)
+            for tokens, total in living  # the earlier parent first
+            for token, log_probability in enumerate(score(tokens))  # then the smaller token
+            if log_probability > NEVER and (token == end or length < limit)
+        ]
+        continuations.sort(key=lambda one: -one[1])  # stable: equals stay in order
+        living = []
+        for tokens, total in continuations[:beams]:
+            if tokens[-1] == end:
+                ended.append((tokens[:-1], total / (length + 1) ** exponent, total, length < limit))
+            else:
+                living.append((tokens, total))
+    ended.sort(key=lambda one: -one[1])
+    return ended[:best]
+
+
+def every_transcript(score: Score, limit: int, exponent: float, end: int) -> list[tuple[Tokens, float]]:
+    """All transcripts of at most `limit` tokens with their scores, best first."""
+    vocabulary = [token for token in range(len(score(()))) if token != end]
+    scored = []
+    for length in range(limit + 1):
+        for tokens in itertools.product(vocabulary, repeat=length):
+            total = sum(score(tokens[:place])[token] for place, token in enumerate((*tokens, end)))
+            if total > NEVER:
+                scored.append((tokens, total / (length + 1) ** exponent))
+    return sorted(scored, key=lambda one: -one[1])
+
+
+@dataclass
+class Prefixes:
+    """A scorer that remembers every beam's whole past, and looks up each utterance's own scores for it."""
+
+    scores: list[Score]
+    steps: int = 0
+
+    def start(self) -> tuple[list[int], list[list[Tokens | None]]]:
+        return list(range(len(self.scores))), [[None] for _ in self.scores]
+
+    def step(self, tokens: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        self.steps += 1
+        numbers, pasts = state
+        pasts = [
+            [() if past is None else (*past, token) for past, token in zip(*both, strict=True)]
+            for both in zip(pasts, tokens.tolist(), strict=True)
+        ]
+        table = [[self.scores[number](past) for past in row] for number, row in zip(numbers, pasts, strict=True)]
+        return torch.tensor(table, dtype=torch.float64), (numbers, pasts)
+
+    def select(self, state: tuple, utterances: Tensor, parents: Tensor) -> tuple:
+        numbers, pasts = state
+        chosen = zip(utterances.tolist(), parents.tolist(), strict=True)
+        return [numbers[row] for row in utterances.tolist()], [[pasts[row][one] for one in own] for row, own in chosen]
+
+
+def search(
+    scores: list[Score], limits: list[int], end: int, beams: int = 1, exponent: float = 0.0, best: int = 1
+) -> list[list[Hypothesis]]:
+    config = SearchConfig(beam=beams, length_exponent=exponent)
+    return beam_search([(Prefixes(scores), 1.0)], torch.tensor(limits, dtype=torch.int64), config, BEGIN, end, best)
+
+
+def by_table(table: dict[str, dict[str, float]]) -> Score:
+    """Probabilities written with letters, "." for the end: tokens a, b, c are 1, 2, 3, the end is 0."""
+
+    def score(tokens: Tokens) -> list[float]:
+        row = table.get("".join(".abc"[token] for token in tokens), {})
+        return [math.log(row[letter]) if row.get(letter) else NEVER for letter in ".abc"]
+
+    return score
+
+
+def spelled(hypotheses: list[Hypothesis]) -> list[tuple[str, float]]:
+    return [
+        ("".join(".abc"[token] for token in one.tokens), round(math.exp(one.log_probability), 6)) for one in hypotheses
+    ]
+
+
+GARDEN_PATH = by_table(
+    {
+        "": {"a": 0.6, "b": 0.4},
+        "a": {".": 0.5, "a": 0.3, "b": 0.2},
+        "b": {".": 0.9, "c": 0.1},
+        "aa": {".": 1.0},
+        "ab": {".": 1.0},
+        "bc": {".": 1.0},
+    }
+)
+
+
+def test_greedy_takes_the_garden_path_and_two_beams_do_not():
+    assert spelled(search([GARDEN_PATH], [2], end=0)[0]) == [("a", 0.3)]
+    assert spelled(search([GARDEN_PATH], [2], end=0, beams=2)[0]) == [("b", 0.36)]
+
+
+def test_the_best_few_by_eye():
+    found = search([GARDEN_PATH], [2], end=0, beams=5, best=4)[0]
+    assert spelled(found) == [("b", 0.36), ("a", 0.3), ("aa", 0.18), ("ab", 0.12)]
+    assert [one.complete for one in found] == [True, True, False, False]
+
+
+def test_one_that_ends_leaves_its_place_to_others():
+    found = search([GARDEN_PATH], [2], end=0, beams=2, best=4)[0]
+    assert spelled(found) == [("b", 0.36), ("a", 0.3)]  # both places ended in the same step, nobody is left
+    table = {"": {".": 0.5, "a": 0.3, "b": 0.2}, "a": {".": 0.6, "c": 0.4}, "ac": {".": 1.0}}
+    assert spelled(search([by_table(table)], [2], end=0, beams=2, best=4)[0]) == [("", 0.5), ("a", 0.18), ("ac", 0.12)]
+
+
+def test_length_normalisation_by_eye():
+    def score(tokens: Tokens) -> list[float]:
+        return [[-2.0, -1.0], [-9.0, -1.0], [-1.0, -9.0]][len(tokens)]  # end at once: -2; after two tokens: -3
+
+    for exponent, tokens, value in [(0.0, (), -2.0), (1.0, (1, 1), -1.0), (0.5, (1, 1), -3 / math.sqrt(3))]:
+        best = search([score], [2], end=0, beams=4, exponent=exponent)[0][0]
+        assert best.tokens == tokens
+        assert best.score == pytest.approx(value, abs=1e-12)
+
+
+def test_at_the_limit_only_the_end_is_allowed():
+    def score(tokens: Tokens) -> list[float]:
+        return [-5.0, -0.5]
+
+    for limit in range(4):
+        assert search([score], [limit], end=0) == [
+            [Hypothesis((1,) * limit, -5 - 0.5 * limit, -5 - 0.5 * limit, complete=False)]
+        ]
+
+
+def test_equal_scores_the_earlier_parent_then_the_smaller_token():
+    found = search([lambda tokens: [-1.0, -1.0, -1.0]], [2], end=2, beams=3, best=9)[0]
+    assert [one.tokens for one in found] == [(), (0,), (0, 0), (0, 1)]
+
+
+def test_an_utterance_that_cannot_end_has_no_hypothesis():
+    endless = by_table({"": {"a": 1.0}, "a": {"a": 1.0}, "aa": {"a": 1.0}})
+    silent = by_table({"": {}})
+    assert search([endless, silent, GARDEN_PATH], [2, 2, 2], end=0, beams=2)[:2] == [[], []]
+
+
+def test_no_utterances():
+    assert search([], [], end=0) == []
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_scores_that_are_not_numbers_are_refused(beams):
+    def score(tokens: Tokens) -> list[float]:
+        return [-1.0, -0.1, math.nan if tokens == (1,) else -3.0]
+
+    with pytest.raises(UserError, match="scores that are not numbers; its weights may be damaged"):
+        search([GARDEN_PATH, score][1:], [3], end=0, beams=beams)
+
+
+def test_what_a_dead_beam_scores_does_not_matter():
+    """With more beams than there are continuations some hold nothing, and a scorer may say anything about those."""
+
+    def score(tokens: Tokens) -> list[float]:
+        if 2 in tokens or 0 in tokens:
+            return [math.nan, math.inf, 0.0]
+        return [-1.0, -0.5, NEVER]
+
+    assert [one.tokens for one in search([score], [3], end=0, beams=8, best=9)[0]] == [(), (1,), (1, 1), (1, 1, 1)]
+
+
+def test_search_stops_when_no_beam_can_win_any_more():
+    scorer = Prefixes([lambda tokens: [-0.1, -5.0, -5.0]])
+    beam_search([(scorer, 1.0)], torch.tensor([50]), SearchConfig(beam=3, length_exponent=0.0), BEGIN, 0)
+    assert scorer.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"beam": 0}, "search.beam 0 must be at least 1"),
+        ({"ctc_weight": 1.0}, r"search.ctc_weight 1\.0 must be at least 0 and below 1"),
+        ({"length_exponent": -0.1}, "length_exponent must be 0 or more"),
+        ({"longest": 0.0}, "longest above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        SearchConfig(**values)
+
+
+# Random tables
+
+
+@dataclass(frozen=True)
+class Case:
+    """Random log-probabilities of some utterances, and how to search them."""
+
+    tables: list[list[list[float]]]  # utterance -> row, which the past picks -> log-probabilities
+    limits: list[int]
+    beams: int
+    exponent: float
+    end: int
+    best: int
+
+    def scores(self) -> list[Score]:
+        def of(table: list[list[float]]) -> Score:
+            return lambda tokens: table[sum((place + 3) * (token + 1) ** 2 for place, token in enumerate(tokens)) % 23]
+
+        return [of(table) for table in self.tables]
+
+
+@st.composite
+def cases(draw: st.DrawFn, most_tokens: int = 6, most_limit: int = 7) -> Case:
+    generator = torch.manual_seed(draw(st.integers(0, 2**32)))
+    batch, vocabulary = draw(st.integers(1, 7)), draw(st.integers(1, most_tokens))
+    kind = draw(st.sampled_from(["smooth", "steps", "halves", "holes"]))
+    tables = torch.randn(batch, 23, vocabulary, generator=generator, dtype=torch.float64) * draw(
+        st.sampled_from([0.3, 2.0])
+    )
+    tables = tables.log_softmax(-1)
+    if kind == "steps":  # many ties
+        tables = (tables * 2).round() / 2
+    elif kind == "halves":  # ties everywhere
+        tables = torch.where(tables < tables.mean(), -1.0, -0.5).double()
+    elif kind == "holes":
+        tables = tables.masked_fill(torch.rand(tables.shape, generator=generator) < 0.3, NEVER)
+    return Case(
+        tables.tolist(),
+        draw(st.lists(st.integers(0, most_limit), min_size=batch, max_size=batch)),
+        draw(st.integers(1, 8)),
+        draw(st.sampled_from([0.0, 0.5, 0.6, 1.0, 1.7])),
+        draw(st.integers(0, vocabulary - 1)),
+        draw(st.integers(1, 4)),
+    )
+
+
+QUICK = settings(max_examples=120, deadline=None, derandomize=True)
+
+
+def assert_same(ours: list[Hypothesis], theirs: list[tuple[Tokens, float, float, bool]]) -> None:
+    assert [(one.tokens, one.complete) for one in ours] == [(tokens, complete) for tokens, _, _, complete in theirs]
+    for one, (_, score, total, _) in zip(ours, theirs, strict=True):
+        assert one.score == pytest.approx(score, abs=1e-9)
+        assert one.log_probability == pytest.approx(total, abs=1e-9)
+
+
+@QUICK
+@given(cases())
+def test_equals_the_slow_search_over_lists(case):
+    found = search(case.scores(), case.limits, case.end, case.beams, case.exponent, case.best)
+    for ours, score, limit in zip(found, case.scores(), case.limits, strict=True):
+        assert_same(ours, reference_search(score, limit, case.beams, case.exponent, case.end, case.best))
+
+
+@QUICK
+@given(cases())
+def test_a_result_does_not_depend_on_neighbours(case):
+    together = search(case.scores(), case.limits, case.end, case.beams, case.exponent, case.best)
+    for ours, score, limit in zip(together, case.scores(), case.limits, strict=True):
+        assert [ours] == search([score], [limit], case.end, case.beams, case.exponent, case.best)
+
+
+@QUICK
+@given(cases())
+def test_one_beam_is_greedy(case):
+    for score, limit in zip(case.scores(), case.limits, strict=True):
+        tokens: Tokens = ()
+        while len(tokens) < limit and (row := score(tokens)).index(max(row)) != case.end and max(row) > NEVER:
+            tokens = (*tokens, row.index(max(row)))
+        found = search([score], [limit], case.end, 1, case.exponent, case.best)[0]
+        if score(tokens)[case.end] > NEVER:
+            assert [one.tokens for one in found] == [tokens]
+        else:
+            assert found == []
+
+
+@settings(QUICK, max_examples=40)
+@given(cases(most_tokens=3, most_limit=3))
+def test_a_beam_as_wide_as_all_transcripts_finds_the_best_of_all(case):
+    found = search(case.scores(), case.limits, case.end, 3**4, case.exponent, case.best)
+    for ours, score, limit in zip(found, case.scores(), case.limits, strict=True):
+        everything = every_transcript(score, limit, case.exponent, case.end)
+        assert [one.score for one in ours] == pytest.approx([value for _, value in everything[: case.best]], abs=1e-9)
+        assert {one.tokens: pytest.approx(one.score, abs=1e-9) for one in ours}.items() <= dict(everything).items()
+
+
+# Speller and CTC together
+
+VOCABULARY, BLANK, UNKNOWN, BOS, EOS = 7, 0, 1, 2, 3
+
+
+def speller_alone(speller: Speller, frames: Tensor) -> Score:
+    """What the speller says of one unpadded utterance (S, H) after some tokens, computed from the beginning."""
+    memory = speller.remember(frames[None], torch.ones(1, len(frames), dtype=torch.bool))
+
+    def score(tokens: Tokens) -> list[float]:
+        logits = speller(torch.tensor([[BOS, *tokens]]), memory)[0][0, -1]
+        logits[[BLANK, UNKNOWN, BOS]] = NEVER
+        return logits.log_softmax(0).tolist()
+
+    return score
+
+
+def ctc_alone(log_probabilities: Tensor) -> Score:
+    """What CTC says of one utterance (S, V) after some tokens: the sum over all its alignments."""
+    table = log_probabilities.tolist()
+    whole: dict[Tokens, float] = {}
+    beginning: dict[Tokens, float] = {}
+    for path in itertools.product(range(VOCABULARY), repeat=len(table)):
+        probability = math.exp(sum(row[token] for row, token in zip(table, path, strict=True)))
+        tokens = tuple(token for token, _ in itertools.groupby(path) if token != BLANK)
+        whole[tokens] = whole.get(tokens, 0.0) + probability
+        for length in range(len(tokens) + 1):
+            beginning[tokens[:length]] = beginning.get(tokens[:length], 0.0) + probability
+
+    def score(tokens: Tokens) -> list[float]:
+        if tokens not in beginning:
+            return [NEVER] * VOCABULARY
+        probabilities = [beginning.get((*tokens, token), 0.0) for token in range(VOCABULARY)]
+        probabilities[EOS] = whole.get(tokens, 0.0)
+        return [math.log(one / beginning[tokens]) if one else NEVER for one in probabilities]
+
+    return score
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 2, 5, 8])
+@pytest.mark.parametrize("kind", ["content", "location"])
+@pytest.mark.parametrize("longest", [0.5, 1.0, 2.0])
+def test_speller_and_ctc_together_equal_the_slow_search(beams, kind, longest):
+    torch.manual_seed(beams)
+    attention = AttentionConfig(kind, width=4, kernel=3, channels=2)
+    speller = Speller(SpellerConfig(width=5, embedding=3, layers=2, attention=attention), 6, VOCABULARY)
+    speller = speller.double().eval()
+    for weight in speller.parameters():
+        torch.nn.init.normal_(weight, std=0.6)
+    lengths = torch.tensor([4, 1, 3, 2])
+    frames = torch.randn(4, 4, 6).double() * valid_frames(lengths, 4).unsqueeze(2)
+    ctc = (2 * torch.randn(4, 4, VOCABULARY).double()).log_softmax(-1)
+    limits = (lengths * longest).ceil().long()
+    config = SearchConfig(beam=beams, ctc_weight=0.3, length_exponent=0.6)
+    scorers = [
+        (SpellerScorer(speller, speller.remember(frames, valid_frames(lengths, 4)), (BLANK, UNKNOWN, BOS)), 0.7),
+        (CtcPrefixScorer(ctc, lengths, BLANK, EOS), 0.3),
+    ]
+    found = beam_search(scorers, limits, config, BOS, EOS, best=3)
+    for row, length in enumerate(lengths.tolist()):
+        spell, listen = speller_alone(speller, frames[row, :length]), ctc_alone(ctc[row, :length])
+
+        def both(tokens: Tokens, spell: Score = spell, listen: Score = listen) -> list[float]:
+            return [0.7 * one + 0.3 * other for one, other in zip(spell(tokens), listen(tokens), strict=True)]
+
+        assert_same(found[row], reference_search(both, int(limits[row]), beams, 0.6, EOS, best=3))
+        alone = [(replace(scorers[0][0], memory=scorers[0][0].memory.select(torch.tensor([row]))), 1.0)]
+        single = beam_search(alone, limits[row : row + 1], config, BOS, EOS, best=3)[0]
+        assert_same(single, reference_search(spell, int(limits[row]), beams, 0.6, EOS, best=3))

@@ -1,0 +1,435 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from las import checkpoint, recipe
+from las import config as settings
+from las.config import parse_yaml
+from las.data.manifest import Utterance, read_manifest, write_manifest
+from las.data.shards import write_shards
+from las.errors import UserError
+from las.recipe import RunConfig, choose_device, evaluate_set, find_model, open_model, pretrained, train
+from las.text.tokenizer import train_tokenizer
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    """Without TensorBoard, which takes a while to start; `test_loop.py` looks at it."""
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+
+@pytest.fixture
+def run(run_config, tools, tmp_path):
+    """A function that trains in tmp_path/NAME; the run folder is returned."""
+
+    def start(*words, name="run", resume=False, during=None):
+        train(run_config(*words), tmp_path / name, resume, tools.quiet(during))
+        return tmp_path / name
+
+    return start
+
+
+def stop_after(number):
+    return lambda updates: updates == number and os.kill(os.getpid(), signal.SIGTERM)
+
+
+def model_weights(folder):
+    return checkpoint.read_weights(folder / "model" / checkpoint.WEIGHTS)
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+def test_a_run_folder_has_what_is_promised(trained):
+    assert sorted(path.name for path in trained.iterdir()) == [
+        "attention", "checkpoints", "config.yaml", "left_out.jsonl", "log.jsonl", "model", "state.pt", "tensorboard",
+    ]  # fmt: skip
+    assert all(path.read_bytes().startswith(PNG) for path in (trained / "attention").iterdir())
+    assert len(list((trained / "attention").iterdir())) == 4
+    assert len(list((trained / "checkpoints").iterdir())) == 2
+    assert (trained / "left_out.jsonl").read_text() == ""
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {line["kind"] for line in log} == {"train", "valid", "averaged"}
+    losses = [line["loss"] for line in log if line["kind"] == "train"]
+    assert losses[-1] < 0.3 * losses[0]
+    assert log[-1]["kind"] == "averaged"
+    assert log[-1]["wer"] == 0.0
+
+
+def test_a_model_folder_is_whole_and_transcribes(trained, corpus):
+    folder = trained / "model"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "config.yaml", "model.safetensors", "tokenizer.model",
+    ]  # fmt: skip
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "8 utterances" in card
+    assert "WER 0.00%" in card
+    assert (folder / "tokenizer.model").read_bytes() == (corpus / "tokenizer.model").read_bytes()
+    recognizer, config = open_model(folder)
+    assert config == settings.load(RunConfig, trained / "config.yaml")
+    utterances = read_manifest(corpus / "valid.jsonl")
+    texts = [one.text for one in recognizer.transcribe([utterance.audio for utterance in utterances])]
+    assert texts == [utterance.text for utterance in utterances]
+
+
+def test_the_model_is_the_mean_of_the_best_weights(trained):
+    files = sorted((trained / "checkpoints").iterdir())
+    one, other = (checkpoint.read_weights(file) for file in files)
+    mean = model_weights(trained)
+    assert all(torch.allclose(mean[name], (one[name] + other[name]) / 2, atol=1e-7) for name in mean)
+
+
+def test_features_are_normalised_by_the_training_data(trained):
+    weights = model_weights(trained)
+    assert weights["frontend.mean"].abs().min() > 0.1
+    assert weights["frontend.deviation"].min() > 0
+
+
+def test_the_same_seed_gives_the_same_model(run):
+    one = model_weights(run("train.epochs=1", name="one"))
+    assert same(one, model_weights(run("train.epochs=1", name="again")))
+    assert not same(one, model_weights(run("train.epochs=1", "train.seed=1", name="other")))
+
+
+def test_interrupted_and_resumed_gives_the_model_of_an_uninterrupted_run(run, tmp_path):
+    whole = run("train.epochs=2", name="whole")
+    with pytest.raises(UserError, match="interrupted at update 2; continue with --resume"):
+        run("train.epochs=2", during=stop_after(2))
+    assert not (tmp_path / "run" / "model").exists()
+    resumed = run("train.epochs=2", resume=True)
+    assert same(model_weights(whole), model_weights(resumed))
+
+
+def test_a_finished_run_can_be_resumed_and_stays_as_it_is(run):
+    first = model_weights(run("train.epochs=1"))
+    assert same(first, model_weights(run("train.epochs=1", resume=True)))
+
+
+def test_a_run_stopped_before_its_first_state_begins_anew_when_resumed(run, tmp_path):
+    folder = run("train.epochs=1")
+    before = model_weights(folder)
+    (folder / "state.pt").unlink()
+    assert same(before, model_weights(run("train.epochs=1", resume=True)))
+    kinds = [json.loads(line)["kind"] for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert kinds.count("valid") == 1
+
+
+def test_nothing_to_resume(run, tmp_path):
+    with pytest.raises(UserError, match="run: no run to resume here; leave out --resume to start one"):
+        run(resume=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_with_a_run_is_refused_and_left_as_it_is(run, trained, run_config, tools):
+    before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="run: holds a run; continue it with --resume, or name another folder"):
+        train(run_config(), trained, False, tools.quiet())
+    assert {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_is_resumed_as_it_was_started(run):
+    with pytest.raises(UserError, match="interrupted"):
+        run("train.epochs=2", during=stop_after(1))
+    with pytest.raises(
+        UserError, match=r"train.optimizer.rate differs from the run's config.yaml; a run is resumed as"
+    ):
+        run("train.epochs=2", "train.optimizer.rate=0.5", resume=True)
+    run("train.epochs=2", "data.workers=1", "train.save_minutes=9", resume=True)  # these change nothing
+
+
+def test_a_damaged_state_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="interrupted"):
+        run("train.epochs=2", during=stop_after(1))
+    path = tmp_path / "run" / "state.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"state.pt: damaged, cannot be resumed"):
+        run("train.epochs=2", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.train=", "data.train: Incompatible value"),
+        ("data.train=''", "data.train is not set: give it in the config or as data.train=PATH"),
+        ("data.valid=''", "data.valid is not set"),
+        ("data.tokenizer=''", "data.tokenizer is not set"),
+        ("data.train=nowhere", r"nowhere/index.json: no index here; `las shard"),
+        ("data.tokenizer=nowhere", "nowhere: cannot read the tokenizer: No such file"),
+        ("train.device=cuda:77", r"device 'cuda:77': this machine has \d+ such devices; use device cpu or auto"),
+        ("train.device=abacus", "device 'abacus': wanted auto, cpu, cuda or cuda:N"),
+        ("init=nobody", r"no model 'nobody': neither a model folder nor one of those that ship"),
+    ],
+)
+def test_a_start_that_fails_does_not_take_the_folder(run, tmp_path, word, message):
+    with pytest.raises(UserError, match=message):
+        run(word)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_set_without_words_fails_before_training(run, run_config, tools, corpus, tmp_path):
+    wave = tools.write_wav(tmp_path / "one.wav", tools.sing("ab"))
+    write_shards([Utterance("발화", str(wave), "?!")], tmp_path / "valid")
+    with pytest.raises(UserError, match=r"data.valid .*valid: no words to validate on \(characters .*발화"):
+        run(f"data.valid={tmp_path}/valid")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bf16_runs(run):
+    folder = run("train.epochs=1", "train.precision=bf16")
+    assert all(value.isfinite().all() for value in model_weights(folder).values())
+
+
+def test_leavings_are_written_down(run, run_config, tools, tmp_path, capsys):
+    for name in ("train", "valid"):
+        paths = [tools.write_wav(tmp_path / f"{n}.wav", tools.sing(text, n)) for n, text in enumerate(tools.texts)]
+        texts = [*tools.texts[:-1], "bㅋ"]
+        write_shards([Utterance(f"{name}{n}", str(path), texts[n]) for n, path in enumerate(paths)], tmp_path / name)
+    data = (f"data.train={tmp_path}/train", f"data.valid={tmp_path}/valid", "data.leave_out=0.2")
+    folder = run(*data, "train.epochs=1")
+    found = [json.loads(line) for line in (folder / "left_out.jsonl").read_text(encoding="utf-8").splitlines()]
+    cause = "characters that the tokenizer cannot write"
+    assert found == [{"cause": cause, "id": id, "detail": "ㅋ"} for id in ("train7", "valid7")]
+    assert f"train: {cause}: 1 (first: train7: ㅋ)" in capsys.readouterr().err
+
+
+def test_without_matplotlib_tensorboard_and_av_training_works(run, monkeypatch):
+    for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg", "tensorboard", "av"):
+        monkeypatch.setitem(sys.modules, name, None)
+    folder = run("train.epochs=1")
+    assert (folder / "model" / "model.safetensors").exists()
+    assert list((folder / "attention").iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------------------ CTC paths
+
+
+def test_too_few_frames_for_ctc_stop_the_run_and_say_which_reduction_fits(run, tmp_path):
+    with pytest.raises(UserError) as raised:
+        run("model.listener.reduce=[4,4]")
+    message = str(raised.value)
+    assert "of 8 utterances (first: train-" in message
+    assert "at a reduction of 16; one of at most " in message
+    assert "las tokenizer --size` above 8" in message
+    assert message.endswith("or model.ctc=false")
+    assert not (tmp_path / "run").exists()
+    largest = int(message.split("one of at most ")[1].split(" ")[0])
+    run(f"model.listener.reduce=[{largest}]", "train.epochs=1")  # the advice holds
+    with pytest.raises(UserError, match=f"at a reduction of {largest + 1}; one of at most {largest} fits"):
+        run(f"model.listener.reduce=[{largest + 1}]", name="more")
+
+
+def test_without_a_ctc_branch_no_path_is_needed(run):
+    run("model.listener.reduce=[4,4]", "model.ctc=false", "train.epochs=1")
+
+
+def test_where_no_reduction_fits_the_hop_is_too_long(run, tools, corpus, tmp_path):
+    wave = tools.write_wav(tmp_path / "short.wav", tools.sing("a")[:800])  # 0.1 s: 8 frames
+    write_shards([Utterance("짧은", str(wave), "abc abc abc")], tmp_path / "short")
+    with pytest.raises(UserError, match=r"1 of 1 utterances \(first: 짧은\).*; a shorter model.frontend.hop may fit"):
+        run(f"data.train={tmp_path}/short")
+
+
+def test_few_utterances_without_a_path_are_counted_and_named(run, tools, tmp_path, capsys):
+    wave = tools.write_wav(tmp_path / "short.wav", tools.sing("a"))
+    utterances = [Utterance(f"u{number}", str(wave), "a") for number in range(99)]
+    utterances.append(Utterance("말이 빠른 사람", str(wave), "abc abc"))
+    write_shards(utterances, tmp_path / "many")
+    folder = run(f"data.train={tmp_path}/many", "data.batch_seconds=20", "train.epochs=1")
+    cause = "fewer listener frames than its tokens need, trained without CTC"
+    assert f"train: {cause}: 1 (first: 말이 빠른 사람)" in capsys.readouterr().err
+    (line,) = [json.loads(line) for line in (folder / "left_out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert line == {"cause": cause, "id": "말이 빠른 사람", "detail": ""}
+
+
+# ----------------------------------------------------------------------------------------------------- starting from
+
+
+SIZES = ("model.speller.width=32", "model.listener.width=24")
+
+
+def first_loss(folder):
+    return json.loads((folder / "log.jsonl").read_text().splitlines()[0])["loss"]
+
+
+def test_starting_from_a_model_with_the_same_tokens(run, trained):
+    words = ("train.epochs=1", "train.optimizer.rate=1e-9", f"init={trained}/model", *SIZES)
+    folder = run(*words)
+    assert first_loss(folder) < 0.2  # it knows the language already
+    before, after = model_weights(trained), model_weights(folder)
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+
+
+def test_starting_from_a_model_with_other_tokens(run, trained, tools, corpus, tmp_path):
+    train_tokenizer([*tools.texts, "d e f"], 30, "char", tmp_path / "more.model")
+    words = ("train.epochs=1", "train.optimizer.rate=1e-9", f"init={trained}/model", *SIZES)
+    folder = run(*words, f"data.tokenizer={tmp_path}/more.model")
+    before, after = model_weights(trained), model_weights(folder)
+    changed = {name for name in before if before[name].shape != after[name].shape}
+    assert changed == {
+        "speller.embedding.weight", "speller.output.weight", "speller.output.bias", "ctc.output.weight",
+        "ctc.output.bias",
+    }  # fmt: skip
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before.keys() - changed)
+
+
+def test_starting_from_a_model_of_another_shape_is_refused(run, trained):
+    with pytest.raises(UserError, match=r"init=.*model: '[\w.]+' has shape \("):
+        run(f"init={trained}/model")
+
+
+def test_starting_from_a_model_that_hears_otherwise_is_refused(run, trained):
+    with pytest.raises(UserError, match=r"init=.*: model.frontend.hop is 0.01 there and 0.02 here; its weights know"):
+        run(f"init={trained}/model", "model.frontend.hop=0.02", *SIZES)
+
+
+def test_a_resumed_run_does_not_need_the_model_that_it_began_with(run, random_model):
+    words = ("train.epochs=2", f"init={random_model}")
+    whole = run(*words, name="whole")
+    with pytest.raises(UserError, match="interrupted"):
+        run(*words, during=stop_after(2))
+    shutil.rmtree(random_model)
+    assert same(model_weights(whole), model_weights(run(*words, resume=True)))
+
+
+# ------------------------------------------------------------------------------------------------------------ processes
+
+
+def start_training(run_config, folder, *words):
+    path = folder.parent / f"{folder.name}.yaml"
+    path.write_text(settings.to_yaml(run_config("train.epochs=500", "train.validate_every=500", *words)))
+    command = [sys.executable, "-m", "las", "train", str(path), "-o", str(folder)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log = folder / "log.jsonl"
+    until = time.monotonic() + 60
+    while not (log.exists() and log.read_text().count("\n") >= 2):
+        assert time.monotonic() < until
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_with_a_whole_state(run_config, tools, tmp_path, number):
+    """Ctrl-C and `timeout` reach every process of the group; the loader's workers must not die of it."""
+    wave = tools.write_wav(tmp_path / "ab.wav", tools.sing("ab"))
+    write_shards([Utterance(f"u{n}", str(wave), "ab") for n in range(400)], tmp_path / "many")
+    words = ("data.workers=2", f"data.train={tmp_path}/many", "data.batch_utterances=1")
+    process = start_training(run_config, tmp_path / "run", *words)
+    os.killpg(process.pid, number)
+    complaint = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "Traceback" not in complaint
+    last = complaint.strip().splitlines()[-1]
+    assert last.startswith("las: interrupted at update ")
+    assert last.endswith("; continue with --resume")
+    state = checkpoint.read_state(tmp_path / "run" / "state.pt")
+    assert state["progress"]["update"] == int(last.split("update ")[1].split(";")[0])
+
+
+# --------------------------------------------------------------------------------------------------------- using models
+
+
+def test_a_model_is_found_by_name_or_folder(random_model, monkeypatch, tmp_path):
+    monkeypatch.setattr(recipe, "PRETRAINED", tmp_path / "pretrained")
+    with pytest.raises(UserError, match=r"no model 'digits': neither a model folder nor one .* ship \(none\)"):
+        find_model("digits")
+    shutil.copytree(random_model, tmp_path / "pretrained" / "digits")
+    assert pretrained() == [tmp_path / "pretrained" / "digits"]
+    assert find_model("digits") == tmp_path / "pretrained" / "digits"
+    assert find_model(str(random_model)) == random_model
+    with pytest.raises(UserError, match=r"no model 'digitz': .* ship \(digits\)"):
+        find_model("digitz")
+
+
+def test_words_change_the_settings_of_a_model(random_model):
+    recognizer, config = open_model(random_model, "cpu", ["search.beam=5", "style=verbatim"])
+    assert recognizer.search.beam == config.search.beam == 5
+    assert config.style == "verbatim"
+
+
+def test_a_model_whose_tokenizer_is_another_is_refused(random_model):
+    train_tokenizer(["abcdefgh"], 30, "char", random_model / "tokenizer.model")
+    with pytest.raises(UserError, match="random: the tokenizer has 12 tokens, the config says 8"):
+        open_model(random_model)
+
+
+def test_a_model_whose_config_does_not_fit_its_weights_is_refused(random_model):
+    path = random_model / "config.yaml"
+    config = parse_yaml(path.read_text(), "here")
+    config["model"]["speller"]["width"] = 17
+    path.write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=r"model.safetensors: 'speller.* has shape .*, the config asks for"):
+        open_model(random_model)
+
+
+def test_a_model_with_an_unknown_setting_is_refused(random_model):
+    path = random_model / "config.yaml"
+    path.write_text(path.read_text() + "sytle: basic\n")
+    with pytest.raises(UserError, match=r"config.yaml: unknown key 'sytle'; the nearest known key is 'style'"):
+        open_model(random_model)
+
+
+def test_devices():
+    assert choose_device("cpu").type == "cpu"
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("gpu", "meta", "", "cuda:x"):
+        with pytest.raises(UserError, match=f"device {name!r}: wanted auto, cpu, cuda or cuda:N"):
+            choose_device(name)
+
+
+# ----------------------------------------------------------------------------------------------------------- evaluation
+
+
+def test_shards_and_manifest_give_the_same_result(trained, corpus):
+    recognizer, _ = open_model(trained / "model")
+    moved = []
+    results = [
+        evaluate_set(recognizer, "valid", corpus / where, "basic", lambda done, total: moved.append((done, total)))
+        for where in ("shards/valid", "valid.jsonl")
+    ]
+    shards, manifest = results
+    assert shards.hypotheses == dict(
+        sorted(manifest.hypotheses.items(), key=lambda one: list(shards.hypotheses).index(one[0]))
+    )
+    assert shards.score.counts == manifest.score.counts
+    assert shards.score.counts.rate == 0.0
+    assert shards.audio_seconds == pytest.approx(manifest.audio_seconds)
+    assert all(math.isclose(done, total) for done, total in moved)
+    assert shards.decoding == "beam 2, CTC 0.3, length exponent 0.6, style basic"
+
+
+def test_a_broken_recording_of_a_set_is_named_by_its_id(trained, corpus, tmp_path):
+    recognizer, _ = open_model(trained / "model")
+    path = tmp_path / "가짜.wav"
+    path.write_bytes(b"no audio")
+    write_manifest(tmp_path / "set.jsonl", [Utterance("하나", str(path), "a")])
+    with pytest.raises(UserError, match=r"가짜.wav: "):
+        evaluate_set(recognizer, "set", tmp_path / "set.jsonl", "basic")
+
+
+def test_the_audio_of_a_set_is_read_as_it_is_needed(trained, corpus, monkeypatch):
+    """Not all of it at once: the second recording is not read before the first is handed on."""
+    recognizer, _ = open_model(trained / "model")
+    read, events = recipe.read_sample, []
+    monkeypatch.setattr(recipe, "read_sample", lambda *place: events.append("read") or read(*place))
+    monkeypatch.setattr(recognizer, "_read_ahead", lambda sources, *_: (events.append("taken") for _ in sources))
+    with pytest.raises(TypeError):  # "taken" is no recording
+        evaluate_set(recognizer, "valid", corpus / "shards/valid", "basic")
+    assert events == ["read", "taken"]

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from las.batch import Batch, pad
+from las.checkpoint import read_state
+from las.data.loader import Loader
+from las.data.shards import read_index
+from las.errors import UserError
+from las.model.las import LAS
+from las.text.tokenizer import BOS, EOS, Tokenizer
+from las.train import loop
+from las.train.loop import Log, TrainConfig, Trainer, Validation
+
+STILL = (
+    "model.listener.dropout=0", "model.speller.dropout=0",
+    "model.spec_augment.time_masks=0", "model.spec_augment.frequency_masks=0",
+)  # fmt: skip
+
+
+def fake_validation(rates=()):
+    """A validator that gives these error rates, one after another; then 1.0."""
+    left = list(rates)
+
+    def validate():
+        rate = left.pop(0) if left else 1.0
+        return Validation(1.0, rate, torch.eye(2), ["a", "</s>"], "a")
+
+    return validate
+
+
+@pytest.fixture
+def make(run_config, corpus, tools, tmp_path, monkeypatch):
+    """A function that builds a Trainer in tmp_path/NAME from settings; nothing is validated for real.
+
+    `pictures` and TensorBoard's file take a second or so: only where they are looked at.
+    """
+
+    def trainer(*words, name="run", during=None, rates=(), double=False, pictures=False):
+        if not pictures:
+            monkeypatch.setattr(loop, "draw_attention", lambda *_: None)
+            monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        config = run_config(*words)
+        tokenizer = Tokenizer.load(config.data.tokenizer)
+        loader = Loader(read_index(config.data.train), tokenizer, tools.rate, config.data, shuffle=True, seed=0)
+        torch.manual_seed(0)
+        model = LAS(config.model, tokenizer.size)
+        if double:
+            model = model.double()
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        reporter = tools.quiet(during)
+        return Trainer(model, loader, fake_validation(rates), config.train, folder, BOS, EOS, reporter)
+
+    return trainer
+
+
+def lines(trainer, kind=None):
+    found = [json.loads(line) for line in (trainer.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [line for line in found if kind in (None, line["kind"])]
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_loss_falls_and_every_update_is_told(make):
+    trainer = make("train.epochs=5", *STILL)
+    files = trainer.run()
+    losses, shares = trainer.reporter.losses, trainer.reporter.shares
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert len(losses) == trainer.progress.update == 5 * len(trainer.loader.plan(0))
+    assert trainer.progress.audio == pytest.approx(5 * trainer.loader.seconds)
+    assert all(file.is_file() for file in files)
+
+
+def test_the_log_has_a_line_every_ten_updates_and_at_every_validation(make):
+    trainer = make("train.epochs=8", rates=[0.5] * 7 + [1 / 3])
+    trainer.run()
+    updates = trainer.progress.update
+    assert [line["update"] for line in lines(trainer, "train")] == list(range(10, updates + 1, 10))
+    assert all(
+        line.keys() == {"update", "kind", "epoch", "loss", "ctc_loss", "accuracy", "rate", "gradient_norm", "seconds",
+                        "speed", "waited"} for line in lines(trainer, "train")
+    )  # fmt: skip
+    found = lines(trainer, "valid")
+    assert [line["epoch"] for line in found] == list(range(1, 9))
+    assert found[-1]["wer"] == 0.333333
+
+
+def test_small_figures_are_not_rounded_away(tmp_path):
+    log = Log(tmp_path)
+    log.write(3, "train", {"rate": 1.23456789e-9, "epoch": 2})
+    log.close()
+    line = json.loads((tmp_path / "log.jsonl").read_text())
+    assert line == {"update": 3, "kind": "train", "rate": 1.23457e-09, "epoch": 2}
+
+
+def test_only_the_best_weights_are_kept(make):
+    trainer = make("train.epochs=5", "train.average=2", rates=[0.5, 0.2, 0.9, 0.2, 0.3])
+    files = trainer.run()
+    plan = trainer.progress.update // 5
+    kept = [f"{2 * plan:06d}.safetensors", f"{4 * plan:06d}.safetensors"]  # equal: the earlier first
+    assert [file.name for file in files] == kept
+    assert sorted(path.name for path in (trainer.folder / "checkpoints").iterdir()) == kept
+
+
+def test_validation_comes_every_few_epochs_and_at_the_end(make):
+    trainer = make("train.epochs=5", "train.validate_every=2", pictures=True)
+    trainer.run()
+    assert [epoch for epoch, *_ in trainer.reporter.validations] == [2, 4, 5]
+    pictures = sorted((trainer.folder / "attention").iterdir())
+    assert len(pictures) == 3
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+
+
+def joined(one: Batch, other: Batch) -> Batch:
+    rows = [wave[:n] for batch in (one, other) for wave, n in zip(batch.waves, batch.samples.tolist(), strict=True)]
+    texts = [ids[:n] for batch in (one, other) for ids, n in zip(batch.tokens, batch.lengths.tolist(), strict=True)]
+    waves, samples = pad(rows)
+    tokens, lengths = pad(texts)
+    return Batch([*one.ids, *other.ids], waves, samples, tokens, lengths)
+
+
+def test_two_batches_accumulated_are_one_of_both(make):
+    gradients = []
+    for name in ("apart", "together"):
+        trainer = make(*STILL, "train.optimizer.clip=0", name=name, double=True)
+        one, other = list(trainer.loader.epoch(0))[:2]
+        trainer._update([one, other] if name == "apart" else [joined(one, other)], plan=2)
+        gradients.append({name: value.grad for name, value in trainer.model.named_parameters()})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name in gradients[0]:
+        assert torch.allclose(gradients[0][name], gradients[1][name], rtol=1e-4, atol=1e-6), name
+
+
+def test_accumulation_makes_fewer_updates_of_the_same_audio(make):
+    trainer = make("train.epochs=2", "train.accumulate=2")
+    trainer.run()
+    assert trainer.progress.update == 2 * -(-len(trainer.loader.plan(0)) // 2)
+    assert trainer.progress.audio == pytest.approx(2 * trainer.loader.seconds)
+
+
+def test_a_gradient_is_clipped(make):
+    steps = []
+    for clip in (0, 1e-6):
+        trainer = make(*STILL, f"train.optimizer.clip={clip}", name=f"clip{clip}")
+        figures = trainer._update(list(trainer.loader.epoch(0))[:1], plan=1)
+        norm = torch.cat([value.grad.flatten() for value in trainer.model.parameters()]).norm().item()
+        steps.append((figures["gradient_norm"], norm))
+    assert steps[0][0] == pytest.approx(steps[0][1], rel=1e-4)
+    assert steps[1][0] == pytest.approx(steps[0][0], rel=1e-4)  # told as it was
+    assert steps[1][1] == pytest.approx(1e-6, rel=1e-2)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_ids(make):
+    def poison(updates):
+        if updates == 2:
+            trainer.model.speller.output.bias.data[0] = float("nan")
+
+    trainer = make(during=poison)
+    third = list(trainer.loader.epoch(0))[2].ids
+    with pytest.raises(UserError) as raised:
+        trainer.run()
+    assert str(raised.value).startswith(f"update 3, utterances {', '.join(third)}: the loss is nan; lower train.opti")
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_and_names_the_ids(make, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    trainer = make()
+    before = weights(trainer)
+    with pytest.raises(UserError, match=r"update 1, utterances train-\d.*: the gradient is inf; lower train.optimizer"):
+        trainer.run()
+    assert same(weights(trainer), before)
+
+
+def test_utterances_without_a_ctc_path_are_counted_and_named(make):
+    trainer = make("train.epochs=1", "model.listener.reduce=[4,4]")  # 2 frames a letter become 1 or fewer
+    trainer.run()
+    ((cause, cases),) = trainer.ledger.cases.items()
+    assert cause == "fewer listener frames than its tokens need, trained without CTC"
+    assert "train-4" in cases  # "cc b": a blank must stand between the two c
+
+
+def test_bf16_trains(make):
+    trainer = make("train.epochs=4", "train.precision=bf16", *STILL)
+    trainer.run()
+    assert sum(trainer.reporter.losses[-2:]) < sum(trainer.reporter.losses[:2])
+    assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_interrupted_and_resumed_is_uninterrupted(make, number, after):
+    words = ("train.epochs=3",)  # 3 updates each; after 3 the epoch is over but not yet validated
+    whole = make(*words, name="whole")
+    whole.run()
+
+    def stop(updates):
+        if updates == after:
+            os.kill(os.getpid(), number)
+
+    first = make(*words, during=stop)
+    before = signal.getsignal(number)
+    with pytest.raises(UserError, match=f"interrupted at update {after}; continue with --resume"):
+        first.run()
+    assert signal.getsignal(number) is before
+    second = make(*words)
+    second.restore(read_state(second.folder / "state.pt"))
+    assert second.progress.update == after
+    second.run()
+    assert same(weights(second), weights(whole))
+    assert second.progress.best == whole.progress.best
+    assert second.progress.update == whole.progress.update
+    assert whole.reporter.losses[after:] == second.reporter.losses
+
+
+@pytest.mark.parametrize("words", [("train.accumulate=2",), ("data.workers=1",), ("train.precision=bf16",)])
+def test_resuming_is_exact_with_other_settings_too(make, words):
+    words = ("train.epochs=2", "data.batch_seconds=0.8", *words)
+    whole = make(*words, name="whole")
+    whole.run()
+    first = make(*words, during=lambda updates: updates == 2 and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(UserError, match="interrupted at update 2"):
+        first.run()
+    second = make(*words)
+    second.restore(read_state(second.folder / "state.pt"))
+    second.run()
+    assert same(weights(second), weights(whole))
+
+
+def test_a_batch_that_fell_away_does_not_shift_the_place_of_a_resumed_run(make, monkeypatch):
+    """Nothing is left of the first planned batch; the state must count it all the same."""
+    read = Loader.batches
+
+    def without_first(loader, number, skip=0):
+        yield from (found for found in read(loader, number, skip) if found[0] != 1)
+
+    monkeypatch.setattr(Loader, "batches", without_first)
+    words = ("train.epochs=1", "data.batch_seconds=0.8")
+    whole = make(*words, name="whole")
+    whole.run()
+    first = make(*words, during=lambda updates: updates == 2 and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(UserError, match="interrupted at update 2"):
+        first.run()
+    assert first.progress.batch == 3
+    second = make(*words)
+    second.restore(read_state(second.folder / "state.pt"))
+    second.run()
+    assert same(weights(second), weights(whole))
+
+
+def test_a_second_ctrl_c_interrupts_at_once(make):
+    def stop(updates):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        make(during=stop).run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_state_is_saved_every_few_minutes(make):
+    saved = []
+    trainer = make("train.epochs=1", "train.save_minutes=0", during=lambda _: saved.append(trainer.progress.update))
+    save, states = trainer.save, []
+    trainer.save = lambda: (states.append(trainer.progress.update), save())
+    trainer.run()
+    assert states == [1, 2, 3, 3]  # after every update, and after the validation
+
+
+def test_a_crash_between_validation_and_saving_loses_nothing(make):
+    """The state before the last validation still finds the weights that it calls the best."""
+    trainer = make("train.epochs=2", "train.average=1", rates=[0.5, 0.2])
+    save, states = trainer.save, []
+
+    def crash():
+        states.append(trainer.progress.update)
+        if len(states) == 2:
+            raise RuntimeError("power is gone")
+        save()
+
+    trainer.save = crash
+    with pytest.raises(RuntimeError, match="power is gone"):
+        trainer.run()
+    again = make("train.epochs=2", "train.average=1", rates=[0.9])
+    again.restore(read_state(again.folder / "state.pt"))
+    files = again.run()
+    assert [file.name for file in files] == ["000003.safetensors"]
+    assert files[0].is_file()
+
+
+def test_what_was_logged_after_the_state_is_taken_back(make):
+    first = make("train.epochs=8", rates=[0.5] * 8)
+    first.run()
+    state = read_state(first.folder / "state.pt")
+    whole = lines(first)
+    with (first.folder / "log.jsonl").open("a") as file:
+        file.write('{"update": 30, "kind": "train"}\n{"upda')  # a start that was killed while it wrote
+    second = make("train.epochs=8")
+    second.restore(state)
+    second.run()
+    assert lines(second) == whole
+
+
+def test_a_finished_run_that_is_resumed_has_nothing_to_do(make):
+    first = make("train.epochs=2")
+    files = first.run()
+    second = make("train.epochs=2")
+    second.restore(read_state(second.folder / "state.pt"))
+    assert second.run() == files
+    assert second.reporter.losses == []
+
+
+def test_without_tensorboard_and_matplotlib_training_goes_on(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    trainer = make("train.epochs=1", pictures=True)
+    trainer.run()
+    assert not (trainer.folder / "tensorboard").exists()
+    assert list((trainer.folder / "attention").iterdir()) == []
+    assert lines(trainer, "valid")
+
+
+def test_with_tensorboard_the_figures_and_the_picture_are_in_its_file(make):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer = make("train.epochs=4", "train.validate_every=2", pictures=True)
+    trainer.run()
+    trainer.log.close()
+    board = event_accumulator.EventAccumulator(str(trainer.folder / "tensorboard"))
+    board.Reload()
+    assert {"train/loss", "train/rate", "valid/wer"} <= set(board.Tags()["scalars"])
+    assert board.Tags()["images"] == ["attention"]
+    assert len(board.Scalars("valid/wer")) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "train: epochs, accumulate, validate_every and average must be at least 1"),
+        ({"average": 0}, "must be at least 1"),
+        ({"precision": "fp16"}, "train.precision 'fp16': wanted one of fp32, bf16"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        replace(TrainConfig(), **settings)

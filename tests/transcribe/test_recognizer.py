@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+
+from las.audio import write_flac
+from las.data.manifest import read_manifest
+from las.errors import UserError
+from las.recipe import open_model
+from las.transcribe import recognizer as module
+from las.transcribe.recognizer import _batches
+
+
+@pytest.fixture(scope="module")
+def able(trained):
+    """A recognizer that knows the three tones."""
+    return open_model(trained / "model", "cpu")[0]
+
+
+@pytest.fixture(scope="module")
+def recordings(corpus):
+    return [(utterance.audio, utterance.text) for utterance in read_manifest(corpus / "valid.jsonl")]
+
+
+def test_transcripts_come_in_the_order_of_the_sources(able, recordings):
+    for order in (recordings, recordings[::-1]):
+        found = able.transcribe([path for path, _ in order])
+        assert [(one.source, one.text) for one in found] == order
+        assert all(one.complete for one in found)
+
+
+def test_a_batch_gives_what_single_recordings_give(able, recordings):
+    paths = [path for path, _ in recordings]
+    together = able.transcribe(paths)
+    for path, one in zip(paths, together, strict=True):
+        (alone,) = able.transcribe([path])
+        assert alone.text == one.text
+        assert alone.score == pytest.approx(one.score, abs=1e-4)
+    small = able.transcribe(paths, batch_seconds=0.5)
+    assert [one.text for one in small] == [one.text for one in together]
+
+
+def test_every_kind_of_source(able, recordings, tools, tmp_path):
+    path, text = recordings[1]
+    content = Path(path).read_bytes()
+    wave = tools.sing(text, 7)
+    with open(path, "rb") as file:
+        found = able.transcribe([path, Path(path), content, io.BytesIO(content), file, (wave, tools.rate),
+                                 (wave.numpy(), tools.rate), write_flac(wave, tools.rate)])  # fmt: skip
+    assert [one.text for one in found] == [text] * 8
+    assert [one.source for one in found] == [
+        path, path, "<bytes>", "<BytesIO>", path, "<tuple>", "<tuple>", "<bytes>",
+    ]  # fmt: skip
+
+
+def test_one_path_alone_and_a_generator_are_sources_too(able, recordings):
+    path, text = recordings[0]
+    assert [one.text for one in able.transcribe(path)] == [text]
+    assert [one.text for one in able.transcribe(Path(path))] == [text]
+    assert [one.text for one in able.transcribe(path for path, _ in recordings[:2])] == [
+        recordings[0][1],
+        recordings[1][1],
+    ]
+    assert able.transcribe([]) == []
+
+
+def test_another_rate_and_two_channels_give_the_same_text(able, tools, recordings):
+    text = recordings[1][1]
+    wave = tools.sing(text, 7).repeat_interleave(2)
+    assert able.transcribe([(torch.stack([wave, wave]), 2 * tools.rate)])[0].text == text
+
+
+def test_seconds_are_those_of_the_recording(able, recordings, tools):
+    for one, (_, text) in zip(able.transcribe([path for path, _ in recordings]), recordings, strict=True):
+        assert one.seconds == pytest.approx(0.12 * len(text))
+
+
+def test_beam_overrides_the_models_own(able, recordings, monkeypatch):
+    seen = []
+    search = module.beam_search
+    monkeypatch.setattr(module, "beam_search", lambda *a: seen.append(a[2].beam) or search(*a))
+    able.transcribe([recordings[0][0]])
+    able.transcribe([recordings[0][0]], beam=1)
+    able.transcribe([recordings[0][0]], beam=5)
+    assert seen == [2, 1, 5]
+    assert able.search.beam == 2
+
+
+def test_as_many_alternatives_as_asked_for_best_first(able, recordings):
+    (one,) = able.transcribe([recordings[0][0]], beam=4, best=3)
+    assert len(one.alternatives) == len(set(one.alternatives)) == 3
+    assert one.alternatives[0] == one.text == recordings[0][1]
+    assert able.transcribe([recordings[0][0]], beam=4)[0].alternatives == ()
+
+
+def test_a_source_that_cannot_be_read_raises_or_is_handed_over(able, recordings, tmp_path):
+    broken = tmp_path / "부서진.wav"
+    broken.write_bytes(b"RIFF, perhaps")
+    sources = [recordings[0][0], str(broken), b"", recordings[1][0], str(tmp_path / "missing.wav")]
+    with pytest.raises(UserError, match=r"부서진\.wav"):
+        able.transcribe(sources)
+    handed = []
+    found = able.transcribe(sources, on_error=lambda source, error: handed.append((source, str(error))))
+    assert [one.text for one in found] == [recordings[0][1], recordings[1][1]]
+    assert [source for source, _ in handed] == [str(broken), b"", str(tmp_path / "missing.wav")]
+    assert "there is no such file" in handed[2][1]
+
+
+def test_very_short_and_silent_recordings(able, tools):
+    sources = [(torch.zeros(int(seconds * tools.rate)), tools.rate) for seconds in (1 / tools.rate, 0.01, 0.05, 3.0)]
+    found = able.transcribe(sources)
+    assert len(found) == 4
+    assert all(isinstance(one.text, str) and one.score <= 0 for one in found)
+    assert [one.text for one in found] == [able.transcribe([source])[0].text for source in sources]
+
+
+def test_a_long_recording_is_cut_where_it_is_quiet(able, tools, monkeypatch):
+    monkeypatch.setattr(module, "LONGEST", 1.5)
+    pause = torch.zeros(int(0.4 * tools.rate))
+    words = ["abc", "cab", "ba", "bb", "abc", "cab"]
+    wave = torch.cat([part for word in words for part in (tools.sing(word, 3), pause)])  # 4.3 s
+    heard = []
+    decode = able.decode
+    monkeypatch.setattr(able, "decode", lambda *a: heard.append(a[1].tolist()) or decode(*a))
+    moved = []
+    (one,) = able.transcribe([(wave, tools.rate)], on_progress=moved.append)
+    lengths = [samples for batch in heard for samples in batch]
+    assert max(lengths) <= 1.5 * tools.rate
+    assert sum(lengths) == len(wave)
+    assert one.seconds == pytest.approx(len(wave) / tools.rate) == pytest.approx(sum(moved))
+    assert "  " not in one.text
+    assert one.alternatives == ()
+
+
+def test_a_recording_beyond_thirty_seconds_is_cut(able, tools):
+    (one,) = able.transcribe([(0.01 * torch.randn(31 * tools.rate), tools.rate)], beam=1)
+    assert one.seconds == 31.0
+
+
+@pytest.mark.slow
+def test_an_hour_is_transcribed_in_pieces(able, tools):
+    moved = []
+    wave = 0.01 * torch.randn(3600 * tools.rate, generator=torch.Generator().manual_seed(0))
+    (one,) = able.transcribe([(wave, tools.rate)], beam=1, on_progress=moved.append)
+    assert one.seconds == pytest.approx(sum(moved)) == 3600.0
+    assert len(moved) >= 3600 / 120
+
+
+def test_pieces_are_joined_in_order_with_their_recording(able, tools, monkeypatch, recordings):
+    """Cut at every second: pieces of two recordings share batches, and come back to their own."""
+    monkeypatch.setattr(module, "cut_points", lambda wave, *_: [len(wave) // 2, len(wave)])
+    first = torch.cat([tools.sing("abc", 1), tools.sing("bb ", 1)])
+    second = torch.cat([tools.sing("cab", 1), tools.sing("ba ", 1)])
+    found = able.transcribe([(first, tools.rate), (second, tools.rate)])
+    halves = [able.transcribe([(half, tools.rate)]) for half in (first.chunk(2) + second.chunk(2))]
+    assert len(halves) == 4
+    assert found[0].text.split(" ")[0] == "abc"
+    assert found[1].text.split(" ")[0] == "cab"
+
+
+def test_progress_is_told_in_seconds_of_audio(able, recordings):
+    moved = []
+    found = able.transcribe([path for path, _ in recordings], on_progress=moved.append, batch_seconds=1.0)
+    assert sum(moved) == pytest.approx(sum(one.seconds for one in found))
+    assert len(moved) > 1
+
+
+def test_transcripts_are_handed_out_before_all_is_read(able, recordings):
+    """16 batches' worth is read ahead, not more."""
+    read = []
+
+    def sources():
+        for number in range(40):
+            read.append(number)
+            yield recordings[1][0]  # 0.6 s each
+
+    next(able.stream(sources(), batch_seconds=0.6))
+    assert len(read) in (16, 17)  # sums of 0.6 are rounded
+
+
+@pytest.mark.parametrize("budget", [0.5, 1.0, 3.0, 100.0])
+def test_batches_hold_every_recording_once_within_the_budget(budget):
+    seconds = [0.3, 1.2, 0.1, 0.7, 0.7, 2.0]
+    batches = list(_batches(seconds, budget))
+    assert sorted(number for batch in batches for number in batch) == list(range(6))
+    assert all(len(batch) == 1 or len(batch) * max(seconds[n] for n in batch) <= budget for batch in batches)
+
+
+def test_a_model_without_ctc_transcribes(run_config, random_model, tmp_path, recordings):
+    """And one whose search does without the CTC branch that it has."""
+    with_branch, _ = open_model(random_model, "cpu", ["search.ctc_weight=0"])
+    assert len(with_branch.transcribe([recordings[0][0]])) == 1
+
+
+def test_las_load_gives_a_recognizer(random_model, recordings):
+    import las
+
+    (one,) = las.load(str(random_model), device="cpu").transcribe([recordings[0][0]])
+    assert one.source == recordings[0][0]

@@ -1,0 +1,63 @@
+"""Long recordings cut where it is quietest."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from las.transcribe.segments import cut_points
+
+RATE = 1000
+
+
+def noise(samples: int, seed: int = 0) -> Tensor:
+    return torch.randn(samples, generator=torch.manual_seed(seed)) * 0.1
+
+
+def test_what_fits_is_not_cut():
+    assert cut_points(noise(4000), RATE, longest=4.0) == [4000]
+    assert cut_points(torch.zeros(0), RATE, longest=4.0) == [0]
+
+
+def test_a_pause_is_cut_in_its_middle():
+    wave = noise(10_000)
+    wave[3000:3400] = 0.0
+    wave[6000:6300] *= 0.01
+    ends = cut_points(wave, RATE, longest=4.0)
+    assert len(ends) == 3
+    assert abs(ends[0] - 3200) <= 30
+    assert abs(ends[1] - 6150) <= 60
+
+
+def test_a_short_gap_between_words_loses_to_a_pause():
+    wave = noise(6000)
+    wave[2500:2540] = 0.0
+    wave[3300:3550] *= 0.01
+    assert abs(cut_points(wave, RATE, longest=4.0)[0] - 3425) <= 60
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_a_constant_wave_is_cut_into_pieces_that_fit(value):
+    ends = cut_points(torch.full((20_000,), value), RATE, longest=4.0)
+    assert ends[-1] == 20_000
+    pieces = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    assert all(2000 <= piece <= 4000 for piece in pieces[:-1])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    samples=st.integers(0, 20_000),
+    rate=st.sampled_from([100, 160, 1000, 4410]),
+    longest=st.sampled_from([0.3, 1.0, 2.5]),
+    quiet=st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 3000)), max_size=4),
+    seed=st.integers(0, 3),
+)
+def test_pieces_cover_the_wave_and_none_is_too_long(samples, rate, longest, quiet, seed):
+    wave = noise(samples, seed)
+    for start, length in quiet:
+        wave[start : start + length] = 0.0
+    ends = cut_points(wave, rate, longest)
+    pieces = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    assert ends[-1] == samples
+    assert all(0 < piece <= longest * rate for piece in pieces[: None if samples else 0])
