@@ -18,6 +18,7 @@ import torch
 from las import checkpoint
 from las import config as settings
 from las.audio import Source
+from las.data.augment import AugmentConfig
 from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import read_manifest
 from las.data.shards import Index, read_index, read_sample
@@ -51,6 +52,7 @@ class RunConfig:
     style: str = "basic"  # how transcripts are normalised before errors are counted
     model: ModelConfig = field(default_factory=ModelConfig)
     data: LoaderConfig = field(default_factory=LoaderConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
 
@@ -75,7 +77,8 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     tokenizer = Tokenizer.load(config.data.tokenizer)
     rate = config.model.frontend.sample_rate
     index, valid_index = read_index(config.data.train), read_index(config.data.valid)
-    loader = Loader(index, tokenizer, rate, config.data, shuffle=True, seed=config.train.seed)
+    seed = config.train.seed
+    loader = Loader(index, tokenizer, rate, config.data, shuffle=True, seed=seed, augment=config.augment)
     valid_data = replace(config.data, longest=float("inf"), leave_out=1.0)
     valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0)
     if config.model.ctc:

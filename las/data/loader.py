@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from las import audio
 from las.batch import Batch, pad
+from las.data.augment import AugmentConfig, change_speed
 from las.data.shards import Entry, Index, Sample, read_sample, read_text
 from las.errors import UserError
 from las.ledger import Ledger
@@ -37,7 +38,7 @@ class LoaderConfig:
     train: str = ""  # folder of training shards, made by `las shard`
     valid: str = ""  # folder of shards to validate on
     tokenizer: str = ""  # model file of the tokens, made by `las tokenizer`
-    batch_seconds: float = 160.0  # s of padded audio in a batch, at most
+    batch_seconds: float = 160.0  # s of padded audio in a batch, at most; as recorded, before a change of speed
     batch_utterances: int = 64  # utterances in a batch, at most
     longest: float = 35.0  # s; longer utterances are left out of training, and counted
     neighbours: int = 2000  # utterances sorted by length together; more: less padding, less chance
@@ -52,18 +53,29 @@ class LoaderConfig:
             raise UserError("data: workers must be 0 or more, leave_out between 0 and 1")
 
 
+NOTHING_CHANGED = AugmentConfig()
+
+
 class Loader:
     """Batches of an index, epoch after epoch. `ledger` tells what was left out and why."""
 
     def __init__(
-        self, index: Index, tokenizer: Tokenizer, rate: int, config: LoaderConfig, *, shuffle: bool, seed: int
+        self,
+        index: Index,
+        tokenizer: Tokenizer,
+        rate: int,
+        config: LoaderConfig,
+        *,
+        shuffle: bool,
+        seed: int,
+        augment: AugmentConfig = NOTHING_CHANGED,
     ):
         self.index = index
         self.config = config
         self.shuffle = shuffle
         self.seed = seed
         self.ledger = Ledger()
-        self.reader = _Reader(index, tokenizer, rate)
+        self.reader = _Reader(index, tokenizer, rate, augment, seed)
         self.entries = []
         for entry in index.entries:
             if entry.seconds > config.longest:
@@ -103,7 +115,7 @@ class Loader:
         plan = self.plan(number)[skip:]
         workers = min(self.config.workers, len(plan))
         batches = DataLoader(
-            _Planned(self.reader, plan),
+            _Planned(self.reader, plan, number),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
@@ -142,8 +154,10 @@ class _Reader:
     index: Index
     tokenizer: Tokenizer
     rate: int  # Hz
+    augment: AugmentConfig
+    seed: int
 
-    def batch(self, entries: list[Entry]) -> tuple[Batch | None, list[Leaving]]:
+    def batch(self, entries: list[Entry], epoch: int) -> tuple[Batch | None, list[Leaving]]:
         ids: list[str] = []
         waves: list[Tensor] = []
         tokens: list[Tensor] = []
@@ -152,7 +166,8 @@ class _Reader:
             try:
                 sample = read_sample(self.index, entry)
                 tokens.append(self._tokens(sample))
-                waves.append(audio.load(sample.audio_bytes, self.rate))
+                wave = audio.load(sample.audio_bytes, self.rate)
+                waves.append(change_speed(wave, self.augment.speed(self.seed, epoch, entry.id), self.rate))
             except _Left as left:
                 leavings.append((left.args[0], entry.id, left.args[1]))
                 continue
@@ -180,15 +195,16 @@ class _Left(Exception):
 class _Planned(Dataset):
     """Planned batches by number, for torch's worker processes."""
 
-    def __init__(self, reader: _Reader, plan: list[list[Entry]]):
+    def __init__(self, reader: _Reader, plan: list[list[Entry]], epoch: int):
         self.reader = reader
         self.plan = plan
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, number: int) -> tuple[Batch | None, list[Leaving]]:
-        return self.reader.batch(self.plan[number])
+        return self.reader.batch(self.plan[number], self.epoch)
 
 
 def _leave_signals_to_parent(worker: int) -> None:
