@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Connected digits, from recordings to WER:  ./run.sh [OUTPUT] [KEY=VALUE]...
 #   CORPUS=DIR      where FSDD lies; else $LAS_CORPORA/fsdd, else it is downloaded
-#   PREPARE="..."   more options of prepare.py, such as "--held-out theo" or "--offline"
+#   PREPARE="..."   options of prepare.py, such as "--held-out theo" or "--offline"; default --train-all
 #   STAGE=N         begin with stage N: 1 prepare, 2 tokens, 3 shards, 4 train, 5 evaluate
 #   RESULTS=FILE    results are added here; default OUTPUT/RESULTS.md
 set -euo pipefail
@@ -23,7 +23,7 @@ say() { echo "== $1" >&2; }
 if [ "$stage" -le 1 ]; then
     say "1 prepare: recordings to manifests"
     # shellcheck disable=SC2086
-    "$python" "$recipe/prepare.py" ${CORPUS:+--corpus "$CORPUS"} --output "$data" ${PREPARE:-}
+    "$python" "$recipe/prepare.py" ${CORPUS:+--corpus "$CORPUS"} --output "$data" ${PREPARE---train-all}
 fi
 if [ "$stage" -le 2 ]; then
     say "2 tokens"

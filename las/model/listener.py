@@ -82,7 +82,8 @@ def concatenate(features: Tensor, frames: Tensor, factor: int) -> tuple[Tensor, 
     if factor == 1:
         return features, frames
     batch, time, width = features.shape
-    features = nn.functional.pad(features, (0, 0, 0, -time % factor))
+    if time % factor:
+        features = nn.functional.pad(features, (0, 0, 0, -time % factor))
     return features.reshape(batch, -1, factor * width), (frames + factor - 1) // factor
 
 
