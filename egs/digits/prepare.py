@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from las.audio import load
-from las.data.download import fetch, unpack
+from las.data.download import corpus_folder
 from las.data.manifest import Utterance, write_manifest
 from las.data.voices import VOICES, speak
 from las.errors import UserError
@@ -86,30 +86,20 @@ class Corpus:
 
 def find_corpus(given: Path | None, output: Path, offline: bool) -> Corpus:
     """FSDD from `given`, else $LAS_CORPORA/fsdd, else the published archive; synthetic voices where no network is."""
-    if given is not None:
-        return recordings(given)
-    shared = os.environ.get("LAS_CORPORA")
-    if shared and (Path(shared) / "fsdd").is_dir():
-        return recordings(Path(shared) / "fsdd")
-    folder = output / "corpus"
-    if folder.is_dir():
-        return recordings(folder / UNPACKED)
-    reason = "--offline was given"
-    if not offline:
-        print(f"FSDD is not here: downloading {URL}", file=sys.stderr)
-        try:
-            archive = fetch(URL, output / "download")
-        except UserError as error:
-            reason = str(error)
-        else:
-            return recordings(unpack(archive, folder) / UNPACKED)
+    try:
+        folder = corpus_folder(given, "fsdd", URL, output, offline=offline)
+    except UserError as error:
+        reason = str(error)
+    else:
+        return recordings(folder)
     print(f"FSDD is not here ({reason}): SYNTHETIC voices take its place, and results are of them", file=sys.stderr)
     return Corpus("synthetic", "espeak-ng", VOICES[:12], say)
 
 
 def recordings(folder: Path) -> Corpus:
-    """FSDD in `folder` or `folder`/recordings; all 3,000 files must be there, others are not read."""
-    place = folder / "recordings" if (folder / "recordings").is_dir() else folder
+    """FSDD in `folder` or its recordings/ or as unpacked; all 3,000 files must be there, others are not read."""
+    below = [folder / UNPACKED / "recordings", folder / "recordings"]
+    place = next((one for one in below if one.is_dir()), folder)
     wanted = {f"{digit}_{speaker}_{index}.wav" for digit in range(10) for speaker in SPEAKERS for index in INDICES}
     found = {path.name for path in place.iterdir()} if place.is_dir() else set()
     missing = sorted(wanted - found)

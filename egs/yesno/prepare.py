@@ -7,13 +7,12 @@ by one speaker, 8 kHz. Sorted by name, the first, third, ... train and the secon
 """
 
 import argparse
-import os
 import re
 import sys
 from pathlib import Path
 
 from las.audio import probe
-from las.data.download import fetch, unpack
+from las.data.download import corpus_folder
 from las.data.manifest import Utterance, write_manifest
 from las.errors import UserError
 
@@ -25,22 +24,9 @@ WORDS = {"0": "NO", "1": "YES"}
 DEV_EVERY = 5  # of the 30 training recordings every fifth is dev
 
 
-def find_corpus(given: Path | None, output: Path) -> Path:
-    """The folder of wavs: `given`, else $LAS_CORPORA/waves_yesno, else the published archive under `output`."""
-    if given is not None:
-        return given / UNPACKED if (given / UNPACKED).is_dir() else given
-    shared = os.environ.get("LAS_CORPORA")
-    if shared and (Path(shared) / UNPACKED).is_dir():
-        return Path(shared) / UNPACKED
-    folder = output / "corpus"
-    if not folder.is_dir():
-        print(f"waves_yesno is not here: downloading {URL}", file=sys.stderr)
-        unpack(fetch(URL, output / "download"), folder)
-    return folder / UNPACKED
-
-
 def recordings(folder: Path) -> list[Path]:
-    """The 60 files sorted by name; any other number is a UserError."""
+    """The 60 files of `folder` or its waves_yesno/, sorted by name; any other number is a UserError."""
+    folder = folder / UNPACKED if (folder / UNPACKED).is_dir() else folder
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [path for path in found if NAME.fullmatch(path.name)]
     if len(files) != RECORDINGS:
@@ -74,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data", help="default: data/ here")
     options = parser.parse_args(arguments)
     try:
-        for name, files in split(recordings(find_corpus(options.corpus, options.output))).items():
+        corpus = corpus_folder(options.corpus, "waves_yesno", URL, options.output)
+        for name, files in split(recordings(corpus)).items():
             listed = [utterance(path) for path in files]
             write_manifest(options.output / f"{name}.jsonl", listed)
             minutes = sum(one.seconds or 0 for one in listed) / 60

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tarfile
 import tempfile
 import time
@@ -80,6 +81,25 @@ def fetch(
     os.replace(part, path)
     _state_path(part).unlink(missing_ok=True)
     return path
+
+
+def corpus_folder(given: Path | None, name: str, url: str, output: Path, *, offline: bool = False) -> Path:
+    """Where a recipe finds its corpus: `given`, else $LAS_CORPORA/`name`, else `url` unpacked below `output`.
+
+    Raises `UserError` where it would have to be downloaded but `offline` forbids that, and as `fetch` and `unpack` do.
+    """
+    if given is not None:
+        return given
+    shared = os.environ.get("LAS_CORPORA")
+    if shared and (Path(shared) / name).is_dir():
+        return Path(shared) / name
+    folder = output / "corpus"
+    if not folder.is_dir():
+        if offline:
+            raise UserError("--offline was given")
+        print(f"{name} is not here: downloading {url}", file=sys.stderr)
+        unpack(fetch(url, output / "download"), folder)
+    return folder
 
 
 def unpack(archive: str | Path, folder: str | Path) -> Path:

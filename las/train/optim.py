@@ -44,7 +44,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         {"params": [value for value in parameters if value.dim() > 1], "weight_decay": config.weight_decay},
         {"params": [value for value in parameters if value.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.rate, betas=(config.momentum, config.memory))
+    return torch.optim.AdamW(groups, lr=config.rate, betas=(config.momentum, config.memory), fused=True)
 
 
 def rate_at(update: int, updates: int, config: OptimizerConfig) -> float:

@@ -16,6 +16,7 @@ import soundfile
 import torch
 
 from las.audio import load
+from las.data import download
 from las.data.manifest import read_manifest
 from las.errors import UserError
 
@@ -216,7 +217,7 @@ def test_without_network_synthetic_voices_take_over_and_say_so(tmp_path, monkeyp
         raise UserError(f"{url}: no network")
 
     monkeypatch.delenv("LAS_CORPORA", raising=False)
-    monkeypatch.setattr(prepare, "fetch", no_network)
+    monkeypatch.setattr(download, "fetch", no_network)
     monkeypatch.setattr(prepare, "speak", tone)
     prepare.say.cache_clear()
     assert prepare.main(["--output", str(tmp_path), "--train-strings", "24"]) == 0
@@ -231,7 +232,7 @@ def test_without_network_synthetic_voices_take_over_and_say_so(tmp_path, monkeyp
 
 def test_offline_asks_no_network(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("LAS_CORPORA", raising=False)
-    monkeypatch.setattr(prepare, "fetch", None)
+    monkeypatch.setattr(download, "fetch", None)
     assert prepare.find_corpus(None, tmp_path, offline=True).source == "synthetic"
     assert "--offline was given" in capsys.readouterr().err
 
@@ -252,14 +253,14 @@ def test_the_corpus_is_looked_for_in_las_corpora_then_downloaded(fsdd, tmp_path,
     assert prepare.find_corpus(None, tmp_path, offline=False).place == str(tmp_path / "fsdd" / "recordings")
     monkeypatch.delenv("LAS_CORPORA")
     calls = []
-    monkeypatch.setattr(prepare, "fetch", lambda url, folder: calls.append(url) or folder / "archive.tar.gz")
+    monkeypatch.setattr(download, "fetch", lambda url, folder: calls.append(url) or folder / "archive.tar.gz")
 
     def unpack(archive, folder):
         os.makedirs(folder)
         (folder / "free-spoken-digit-dataset-1.0.10").symlink_to(fsdd)
         return folder
 
-    monkeypatch.setattr(prepare, "unpack", unpack)
+    monkeypatch.setattr(download, "unpack", unpack)
     for _ in range(2):
         found = prepare.find_corpus(None, tmp_path / "out", offline=False)
         assert found.place == str(tmp_path / "out/corpus/free-spoken-digit-dataset-1.0.10/recordings")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from las.data import download
 from las.data.manifest import read_manifest
 from las.errors import UserError
 
@@ -65,16 +67,19 @@ def test_the_file_name_is_the_text(yesno, tmp_path):
 
 
 def test_found_in_las_corpora_then_downloaded(yesno, tmp_path, monkeypatch):
+    names = sorted(path.stem for path in yesno.glob("*.wav"))
     monkeypatch.setenv("LAS_CORPORA", str(yesno.parent))
-    assert prepare.find_corpus(None, tmp_path) == yesno
-    assert prepare.find_corpus(yesno.parent, tmp_path) == yesno
+    assert prepare.main(["--output", str(tmp_path / "shared")]) == 0
+    assert prepare.main(["--corpus", str(yesno.parent), "--output", str(tmp_path / "given")]) == 0
     monkeypatch.delenv("LAS_CORPORA")
     calls = []
-    monkeypatch.setattr(prepare, "fetch", lambda url, folder: calls.append(url) or folder / "waves_yesno.tar.gz")
-    monkeypatch.setattr(prepare, "unpack", lambda archive, folder: (folder / "waves_yesno").mkdir(parents=True))
+    monkeypatch.setattr(download, "fetch", lambda url, folder: calls.append(url) or folder / "waves_yesno.tar.gz")
+    monkeypatch.setattr(download, "unpack", lambda archive, folder: shutil.copytree(yesno, folder / "waves_yesno"))
     for _ in range(2):
-        assert prepare.find_corpus(None, tmp_path) == tmp_path / "corpus/waves_yesno"
-    assert calls == ["https://www.openslr.org/resources/1/waves_yesno.tar.gz"]
+        assert prepare.main(["--output", str(tmp_path / "fetched")]) == 0
+    assert calls == ["https://www.openslr.org/resources/1/waves_yesno.tar.gz"]  # the second time it was there
+    for output in ("shared", "given", "fetched"):
+        assert ids(tmp_path / output / "train.jsonl") == names[::2]
 
 
 def test_a_missing_recording_is_counted(yesno, tmp_path, capsys):
