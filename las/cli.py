@@ -278,7 +278,9 @@ def _installed(name: str) -> bool:
 def evaluate(
     words: Annotated[list[str], typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests.")],
     model: Model = "digits",
-    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="Hypotheses go here.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="NAME.jsonl goes here: id, text as recognised, reference.")
+    ] = None,
     append: Annotated[Path | None, typer.Option(help="A file of results, such as RESULTS.md, to add rows to.")] = None,
     device: Device = "auto",
 ) -> None:
@@ -297,7 +299,7 @@ def evaluate(
         rows.append(result.row())
         if output_dir is not None:
             output_dir.mkdir(parents=True, exist_ok=True)
-            _write(output_dir / f"{name}.txt", "".join(f"{id}\t{text}\n" for id, text in result.hypotheses.items()))
+            _write(output_dir / f"{name}.jsonl", result.lines())
     if append is not None:
         append_rows(append, rows)
 

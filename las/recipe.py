@@ -345,7 +345,7 @@ def evaluate_set(
     ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
     decoding = f"beam {search.beam}, {ctc}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
-    return SetResult(name, scored, hypotheses, audio_seconds, seconds, recognizer.name, decoding)
+    return SetResult(name, scored, references, hypotheses, audio_seconds, seconds, recognizer.name, decoding)
 
 
 def _sources(index: Index, references: dict[str, str]) -> Iterator[Source]:

@@ -372,7 +372,7 @@ def test_evaluate_sets_and_score_its_hypotheses(las, random_model, corpus, tmp_p
     assert lines[0][1] == lines[1][1]
     for name, line in zip(("조각", "valid", "train"), lines, strict=True):
         reference = corpus / f"{'train' if name == 'train' else 'valid'}.jsonl"
-        status, out, _ = las("score", reference, tmp_path / "hypotheses" / f"{name}.txt")
+        status, out, _ = las("score", reference, tmp_path / "hypotheses" / f"{name}.jsonl")
         assert status == 0
         assert out.splitlines()[0] == line[1]
         assert out.splitlines()[1].startswith("CER ")
@@ -426,8 +426,8 @@ def test_score_two_files(las, complaint, tmp_path):
 
 def test_hypotheses_keep_awkward_ids(las, random_model, tools, tmp_path):
     wave = tools.write_wav(tmp_path / "a.wav", tools.sing("ab"))
-    ids = ["화자 1/발화.2", "it's", "a b", '"q"']
+    ids = ["화자 1/발화.2", "it's", "a b", '"q"', "{", "tab\there", " at both ends "]
     write_manifest(tmp_path / "set.jsonl", [Utterance(id, str(wave), "ab") for id in ids])
     out = las("evaluate", tmp_path / "set.jsonl", "--model", random_model, "-o", tmp_path / "out")[1]
-    assert las("score", tmp_path / "set.jsonl", tmp_path / "out/set.txt")[1].splitlines()[0] == out.split("\t")[1]
-    assert len(read_manifest(tmp_path / "set.jsonl")) == 4
+    assert las("score", tmp_path / "set.jsonl", tmp_path / "out/set.jsonl")[1].splitlines()[0] == out.split("\t")[1]
+    assert len(read_manifest(tmp_path / "set.jsonl")) == len(ids)

@@ -62,5 +62,5 @@ def test_every_other_block_runs_in_order(folder):
             quick = text.replace("las train conf.yaml", "las train conf.yaml train.epochs=1")  # not 40
             subprocess.run(["bash", "-euo", "pipefail", "-c", quick], cwd=folder, env=environment, check=True)
     assert (folder / "run/model/model.safetensors").exists()
-    assert (folder / "hypotheses/valid.txt").exists()
+    assert (folder / "hypotheses/valid.jsonl").exists()
     assert len(list((folder / "transcripts").iterdir())) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -24,6 +25,7 @@ class SetResult:
 
     name: str
     score: SetScore
+    references: dict[str, str]  # utterance id -> transcript
     hypotheses: dict[str, str]  # utterance id -> text as recognised
     audio_seconds: float
     seconds: float  # of decoding, reading the audio included
@@ -39,6 +41,11 @@ class SetResult:
         """One line for people: the set's name, WER with its counts, real-time factor."""
         counts = format_counts(self.score.counts)
         return f"{self.name}\tWER {counts}\t{self.audio_seconds / 60:.1f} min\tRTF {self.real_time_factor:.3f}"
+
+    def lines(self) -> str:
+        """JSON lines of id, text as recognised and reference; `las score` reads the texts back by id."""
+        records = ({"id": id, "text": text, "reference": self.references[id]} for id, text in self.hypotheses.items())
+        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
     def row(self) -> str:
         """A row of RESULTS.md, under `COLUMNS`."""

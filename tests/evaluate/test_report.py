@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,16 @@ from las.evaluate.score import score
 @pytest.fixture
 def result():
     scored = score({"a": "one two", "b": "three"}, {"a": "one too", "b": "three"})
-    return SetResult("시험", scored, {"a": "one too", "b": "three"}, 120.0, 6.0, "digits", "beam 8, style basic")
+    return SetResult(
+        "시험",
+        scored,
+        {"a": "One two", "b": "three"},
+        {"a": "one too", "b": "three"},
+        120.0,
+        6.0,
+        "digits",
+        "beam 8, style basic",
+    )
 
 
 def test_a_result_for_people(result):
@@ -101,3 +111,8 @@ def test_the_hardware_is_named():
     assert len(hardware()) > 4
     if not torch.cuda.is_available():
         assert hardware().startswith(f"{torch.get_num_threads()} x ")
+
+
+def test_lines_hold_both_texts_by_id(result):
+    first = json.loads(result.lines().splitlines()[0])
+    assert first == {"id": "a", "text": "one too", "reference": "One two"}
