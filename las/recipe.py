@@ -290,7 +290,7 @@ def open_model(name: str | Path, device: str = "auto", overrides: Sequence[str] 
         )
     model = LAS(config.model, folder.vocabulary)
     checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
-    return Recognizer(model.eval().to(choose_device(device)), tokenizer, config.search, folder.path.name), config
+    return Recognizer(model.eval().to(choose_device(device)), tokenizer, config.search, str(name)), config
 
 
 def choose_device(name: str) -> torch.device:
