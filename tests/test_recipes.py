@@ -45,15 +45,16 @@ def write_tone(path: Path, number: int, samples: int) -> None:
     soundfile.write(path, wave, 8_000, subtype="PCM_16")
 
 
-@pytest.fixture
-def corpora(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory) -> Path:
     """Miniatures of the corpora, tones in place of words, laid out as under $LAS_CORPORA."""
+    folder = tmp_path_factory.mktemp("corpora")
     for name in itertools.islice(itertools.product("01", repeat=8), 60):
-        write_tone(tmp_path / "corpora/waves_yesno" / f"{'_'.join(name)}.wav", int(name[-1]), 8_000)
+        write_tone(folder / "waves_yesno" / f"{'_'.join(name)}.wav", int(name[-1]), 16_000)
     speakers = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
     for digit, speaker, index in itertools.product(range(10), speakers, range(50)):
-        write_tone(tmp_path / "corpora/fsdd/recordings" / f"{digit}_{speaker}_{index}.wav", digit, 1_000 + index)
-    return tmp_path / "corpora"
+        write_tone(folder / "fsdd/recordings" / f"{digit}_{speaker}_{index}.wav", digit, 3_000 + index)
+    return folder
 
 
 @pytest.mark.parametrize(
