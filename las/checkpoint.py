@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from las.config import parse_yaml
@@ -98,7 +98,7 @@ def write_weights(path: Path, weights: dict[str, Tensor], half: bool = False) ->
     """Store tensors as safetensors, under a temporary name first."""
     kept = {name: (value.half() if half and value.is_floating_point() else value) for name, value in weights.items()}
     temporary = path.with_name(path.name + ".part")
-    save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, temporary)
+    temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in kept.items()}))
     os.replace(temporary, path)
 
 
