@@ -63,7 +63,7 @@ def test_a_writing_that_fails_leaves_the_old_folder(model, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save", full)
     with pytest.raises(OSError, match="No space left"):
         write_model(model, "style: verbatim\n", {}, b"new", 6, "")
     assert read_model(model).config == {"style": "basic"}
