@@ -39,31 +39,55 @@ def test_a_recipe_holds_what_a_recipe_holds(recipe):
     assert len((recipe / "run.sh").read_text(encoding="utf-8").splitlines()) < 60
 
 
-def write_tone(path: Path, number: int, samples: int) -> None:
+def write_tone(path: Path, number: int, samples: int, rate: int = 8_000) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     wave = 0.1 * np.sin(0.1 * (number + 1) * np.arange(samples))
-    soundfile.write(path, wave, 8_000, subtype="PCM_16")
+    soundfile.write(path, wave, rate, subtype="PCM_16")
 
 
-@pytest.fixture(scope="module")
-def corpora(tmp_path_factory) -> Path:
-    """Miniatures of the corpora, tones in place of words, laid out as under $LAS_CORPORA."""
-    folder = tmp_path_factory.mktemp("corpora")
+def write_yesno(corpora: Path) -> None:
     for name in itertools.islice(itertools.product("01", repeat=8), 60):
-        write_tone(folder / "waves_yesno" / f"{'_'.join(name)}.wav", int(name[-1]), 16_000)
+        write_tone(corpora / "waves_yesno" / f"{'_'.join(name)}.wav", int(name[-1]), 16_000)
+
+
+def write_digits(corpora: Path) -> None:
     speakers = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
     for digit, speaker, index in itertools.product(range(10), speakers, range(50)):
-        write_tone(folder / "fsdd/recordings" / f"{digit}_{speaker}_{index}.wav", digit, 3_000 + index)
-    return folder
+        write_tone(corpora / "fsdd/recordings" / f"{digit}_{speaker}_{index}.wav", digit, 3_000 + index)
+
+
+def write_librispeech(corpora: Path) -> None:
+    for subset, speaker in (("train-clean-5", 19), ("dev-clean", 84)):
+        chapter = corpora / "LibriSpeech" / subset / f"{speaker}/7"
+        ids = [f"{speaker}-7-{number:04d}" for number in range(3)]
+        for number, id in enumerate(ids):
+            write_tone(chapter / f"{id}.flac", number, 24_000 + 1_600 * number, 16_000)
+        lines = [f"{id} THIS IS READ\n" for id in ids]
+        (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines), encoding="utf-8")
+
+
+# miniatures of the corpora, tones in place of words, laid out as under $LAS_CORPORA
+MINIATURES = {"yesno": write_yesno, "digits": write_digits, "mini_librispeech": write_librispeech}
+
+
+def test_every_recipe_has_a_miniature():
+    assert sorted(MINIATURES) == [recipe.name for recipe in RECIPES]
 
 
 @pytest.mark.parametrize(
-    ("name", "prepare", "words"), [("yesno", "", 240), ("digits", "--train-strings 40", 1200)], ids=["yesno", "digits"]
+    ("name", "prepare", "test", "words"),
+    [
+        ("yesno", "", "test", 240),
+        ("digits", "--train-strings 40", "test", 1200),
+        ("mini_librispeech", "--train train-clean-5", "dev-clean", 9),
+    ],
+    ids=lambda value: value if value in {path.name for path in RECIPES} else "",
 )
-def test_a_recipe_runs_from_corpus_to_results(corpora, tmp_path, name, prepare, words):
+def test_a_recipe_runs_from_corpus_to_results(tmp_path, name, prepare, test, words):
+    MINIATURES[name](tmp_path / "corpora")
     environment = {
         **os.environ,
-        "LAS_CORPORA": str(corpora),
+        "LAS_CORPORA": str(tmp_path / "corpora"),
         "PREPARE": prepare,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
@@ -75,5 +99,5 @@ def test_a_recipe_runs_from_corpus_to_results(corpora, tmp_path, name, prepare, 
     assert done.returncode == 0, done.stderr
     results = (output / "RESULTS.md").read_text(encoding="utf-8")
     assert f"/ N {words})" in results
-    assert "| test | " in results
+    assert f"| {test} | " in results
     assert (output / "run/model/model.safetensors").exists()

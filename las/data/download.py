@@ -88,11 +88,8 @@ def corpus_folder(given: Path | None, name: str, url: str, output: Path, *, offl
 
     Raises `UserError` where it would have to be downloaded but `offline` forbids that, and as `fetch` and `unpack` do.
     """
-    if given is not None:
-        return given
-    shared = os.environ.get("LAS_CORPORA")
-    if shared and (Path(shared) / name).is_dir():
-        return Path(shared) / name
+    if local := local_corpus(given, name):
+        return local
     folder = output / "corpus"
     if not folder.is_dir():
         if offline:
@@ -100,6 +97,14 @@ def corpus_folder(given: Path | None, name: str, url: str, output: Path, *, offl
         print(f"{name} is not here: downloading {url}", file=sys.stderr)
         unpack(fetch(url, output / "download"), folder)
     return folder
+
+
+def local_corpus(given: Path | None, name: str) -> Path | None:
+    """`given`, else $LAS_CORPORA/`name` where that is a folder, else None: it is to be downloaded."""
+    shared = os.environ.get("LAS_CORPORA")
+    if given is None and shared and (Path(shared) / name).is_dir():
+        return Path(shared) / name
+    return given
 
 
 def unpack(archive: str | Path, folder: str | Path) -> Path:

@@ -1,0 +1,239 @@
+"""The mini_librispeech recipe: the published tree in, manifests out; nothing missing goes unnoticed."""
+
+import importlib.util
+import io
+import json
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from las.data.download import unpack
+from las.data.manifest import read_manifest
+from las.errors import UserError
+
+SCRIPT = Path(__file__).parents[2] / "egs/mini_librispeech/prepare.py"
+TREE = {  # subset/speaker/chapter -> texts, ids numbered from 0
+    "train-clean-5/1088/134315": ("AS YOU KNOW", "I HAVE GIVEN YOU PROOF"),
+    "train-clean-5/19/198": ("NORTHANGER ABBEY",),
+    "train-clean-100/26/495": ("THAT'S NOT IT",),
+    "dev-clean-2/84/121123": ("GO DO YOU HEAR",),
+}
+LISTING = "LibriSpeech/train-clean-5/1088/134315/1088-134315.trans.txt"
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("egs_mini_librispeech_prepare", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["egs_mini_librispeech_prepare"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+prepare = load_script()
+
+
+def write_tree(root, tree, suffix=".flac"):
+    for place, texts in tree.items():
+        _, speaker, chapter = place.split("/")
+        folder = root / "LibriSpeech" / place
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = []
+        for number, text in enumerate(texts):
+            id = f"{speaker}-{chapter}-{number:04d}"
+            wave = 0.1 * np.sin(0.05 * np.arange(8_000 + 1_600 * number))
+            options = {"format": "OGG", "subtype": "OPUS"} if suffix == ".opus" else {}
+            soundfile.write(folder / f"{id}{suffix}", wave, 16_000, **options)
+            lines.append(f"{id} {text}\n")
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text("".join(lines), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(params=[".flac", ".opus"])
+def both(request, tmp_path):
+    return write_tree(tmp_path / "corpora", TREE, request.param)
+
+
+@pytest.fixture
+def corpora(tmp_path):
+    return write_tree(tmp_path / "corpora", TREE)
+
+
+@pytest.fixture
+def run(corpora, tmp_path, capsys):
+    """A function from options to (exit status, the one line on stderr)."""
+
+    def call(*options):
+        status = prepare.main(["--corpus", str(corpora), "--output", str(tmp_path / "out"), *options])
+        return status, capsys.readouterr().err
+
+    return call
+
+
+def ids(path):
+    return [utterance.id for utterance in read_manifest(path)]
+
+
+def test_the_published_tree_becomes_manifests(both, tmp_path):
+    assert prepare.main(["--corpus", str(both), "--output", str(tmp_path / "out")]) == 0
+    train = read_manifest(tmp_path / "out/train.jsonl")
+    assert [(one.id, one.speaker, one.text, one.seconds) for one in train] == [
+        ("1088-134315-0000", "1088", "as you know", 0.5),
+        ("1088-134315-0001", "1088", "i have given you proof", 0.6),
+        ("19-198-0000", "19", "northanger abbey", 0.5),
+        ("26-495-0000", "26", "that's not it", 0.5),
+    ]
+    assert Path(train[0].audio).parent == both / "LibriSpeech/train-clean-5/1088/134315"
+    assert ids(tmp_path / "out/dev.jsonl") == ["84-121123-0000"]
+    facts = json.loads((tmp_path / "out/corpus.json").read_text(encoding="utf-8"))
+    assert facts == {"train": ["train-clean-5", "train-clean-100"], "valid": "dev-clean-2"}
+
+
+def test_subsets_are_chosen(corpora, run, tmp_path):
+    assert run("--train", "train-clean-5") == (0, "")
+    assert ids(tmp_path / "out/train.jsonl") == ["1088-134315-0000", "1088-134315-0001", "19-198-0000"]
+    assert run("--train", "train-clean-5", "--valid", "train-clean-100") == (0, "")
+    assert ids(tmp_path / "out/dev.jsonl") == ["26-495-0000"]
+    write_tree(corpora, {"dev-clean/1272/128104": ("MISTER QUILTER",)})
+    assert run() == (0, "")  # dev-clean holds more than dev-clean-2
+    assert ids(tmp_path / "out/dev.jsonl") == ["1272-128104-0000"]
+
+
+def test_glance_is_every_eighth_of_dev(corpora, run, tmp_path):
+    write_tree(corpora, {"dev-clean/1272/128104": ("MISTER QUILTER",) * 10})
+    assert run() == (0, "")
+    assert ids(tmp_path / "out/glance.jsonl") == ["1272-128104-0000", "1272-128104-0008"]
+
+
+def test_what_two_subsets_hold_is_taken_once(corpora, run, tmp_path):
+    write_tree(corpora, {"train-clean-100/19/198": ("NORTHANGER ABBEY", "THIS LITTLE WORK")})
+    assert run() == (0, "")
+    assert ids(tmp_path / "out/train.jsonl").count("19-198-0000") == 1
+    assert len(ids(tmp_path / "out/train.jsonl")) == 5
+
+
+@pytest.mark.parametrize("below", ["", "LibriSpeech"])
+def test_corpus_is_the_folder_or_holds_it(corpora, tmp_path, below):
+    assert prepare.main(["--corpus", str(corpora / below), "--output", str(tmp_path / "out")]) == 0
+
+
+def test_found_in_las_corpora(corpora, tmp_path, monkeypatch):
+    monkeypatch.setenv("LAS_CORPORA", str(corpora))
+    assert prepare.main(["--output", str(tmp_path / "out")]) == 0
+    assert len(ids(tmp_path / "out/train.jsonl")) == 4
+
+
+def test_else_both_archives_are_downloaded_once(corpora, tmp_path, monkeypatch):
+    monkeypatch.delenv("LAS_CORPORA", raising=False)
+    calls = []
+
+    def fetch(url, folder, sha256, size):
+        calls.append((url, sha256, size))
+        folder.mkdir(parents=True, exist_ok=True)
+        name = url.rsplit("/", 1)[1]
+        with tarfile.open(folder / name, "w:gz") as tar:
+            subset = f"LibriSpeech/{name.removesuffix('.tar.gz')}"
+            tar.add(corpora / subset, subset)
+            readme = tarfile.TarInfo("LibriSpeech/README.TXT")  # both archives hold it
+            tar.addfile(readme, io.BytesIO())
+        return folder / name
+
+    monkeypatch.setattr(prepare, "fetch", fetch)
+    for _ in range(2):
+        assert prepare.main(["--output", str(tmp_path / "out")]) == 0
+    addresses = [f"https://www.openslr.org/resources/31/{name}.tar.gz" for name in ("train-clean-5", "dev-clean-2")]
+    assert [url for url, *_ in calls] == addresses  # the second time they were there
+    assert all(len(sha256) == 64 and size > 10**8 for _, sha256, size in calls)
+    assert ids(tmp_path / "out/train.jsonl") == ["1088-134315-0000", "1088-134315-0001", "19-198-0000"]
+    assert ids(tmp_path / "out/dev.jsonl") == ["84-121123-0000"]
+
+
+def test_what_is_not_published_there_is_not_downloaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("LAS_CORPORA", raising=False)
+    assert prepare.main(["--output", str(tmp_path), "--train", "train-clean-360"]) == 1
+    assert "no subset train-clean-360; there are train-clean-5, dev-clean-2: name" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_archive_that_is_no_archive(tmp_path):
+    (tmp_path / "archive").write_bytes(b"<html>")
+    with pytest.raises(UserError, match="not a whole tar or zip archive"):
+        unpack(tmp_path / "archive", tmp_path / "corpus")
+
+
+def test_a_folder_without_subsets(tmp_path, capsys):
+    assert prepare.main(["--corpus", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 1
+    assert "nowhere: no subsets of LibriSpeech there; wanted train-clean-5/, dev-clean/" in capsys.readouterr().err
+
+
+def test_a_subset_that_is_not_there(run):
+    status, said = run("--valid", "dev-other")
+    assert status == 1
+    assert "no subset dev-other; there are dev-clean-2, train-clean-100, train-clean-5: name some" in said
+
+
+def test_audio_without_a_line(corpora, run):
+    listing = corpora / LISTING
+    listing.write_text(listing.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
+    assert run()[1].count("1 recordings without a line in their .trans.txt: 1088-134315-0001; the copy is not") == 1
+
+
+def test_a_line_without_audio(corpora, run):
+    for path in (corpora / LISTING).parent.glob("*.flac"):
+        path.unlink()
+    said = run()[1]
+    assert "2 lines of .trans.txt without a recording: 1088-134315-0000, 1088-134315-0001; the copy is not" in said
+
+
+def test_many_are_counted_and_three_are_named(corpora, run):
+    write_tree(corpora, {"train-clean-5/32/4137": ("A", "B", "C", "D")})
+    for path in (corpora / "LibriSpeech/train-clean-5/32/4137").glob("*.flac"):
+        path.unlink()
+    assert "4 lines of .trans.txt without a recording: 32-4137-0000, 32-4137-0001, 32-4137-0002, ...;" in run()[1]
+
+
+def test_a_chapter_without_transcripts(corpora, run):
+    (corpora / LISTING).unlink()
+    assert "train-clean-5: 1 no such transcripts: 1088/134315/1088-134315.trans.txt; the copy is not" in run()[1]
+
+
+def test_a_subset_without_chapters(corpora, run):
+    shutil.rmtree(corpora / "LibriSpeech/dev-clean-2/84")
+    assert "dev-clean-2: no SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt in it" in run()[1]
+
+
+def test_one_id_for_two_files(corpora, run):
+    audio = corpora / "LibriSpeech/train-clean-5/19/198/19-198-0000.flac"
+    shutil.copy(audio, audio.with_suffix(".opus"))
+    assert "19-198-0000.opus: the id is also that of" in run()[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"19-198-0000\n", "line 1: '19-198-0000' has no text; wanted `ID TEXT`"),
+        (b"\n19-198-0000 A\n19-198-0000 B\n", "line 3: the id 19-198-0000 was there already"),
+        (b"19-198-0000 \xff\n", "198.trans.txt: not UTF-8"),
+    ],
+)
+def test_transcripts_that_cannot_be_read(corpora, run, content, complaint):
+    (corpora / "LibriSpeech/train-clean-5/19/198/19-198.trans.txt").write_bytes(content)
+    status, said = run()
+    assert (status, said.count(complaint)) == (1, 1)
+
+
+def test_a_recording_that_cannot_be_read(corpora, run):
+    (corpora / "LibriSpeech/train-clean-5/19/198/19-198-0000.flac").write_bytes(b"")
+    status, said = run()
+    assert (status, "19-198-0000.flac" in said) == (1, True)
+
+
+def test_nobody_is_trained_on_and_validated_with(corpora, run, tmp_path):
+    write_tree(corpora, {"dev-other/19/227": ("THE OTHER",)})
+    status, said = run("--valid", "dev-other")
+    assert (status, "--train and --valid share 1 speakers (19); choose" in said) == (1, True)
+    assert not (tmp_path / "out/train.jsonl").exists()
