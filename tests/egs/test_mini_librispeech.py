@@ -131,8 +131,8 @@ def test_else_both_archives_are_downloaded_once(corpora, tmp_path, monkeypatch):
     monkeypatch.delenv("LAS_CORPORA", raising=False)
     calls = []
 
-    def fetch(url, folder, sha256, size):
-        calls.append((url, sha256, size))
+    def fetch(url, folder):
+        calls.append(url)
         folder.mkdir(parents=True, exist_ok=True)
         name = url.rsplit("/", 1)[1]
         with tarfile.open(folder / name, "w:gz") as tar:
@@ -146,8 +146,7 @@ def test_else_both_archives_are_downloaded_once(corpora, tmp_path, monkeypatch):
     for _ in range(2):
         assert prepare.main(["--output", str(tmp_path / "out")]) == 0
     addresses = [f"https://www.openslr.org/resources/31/{name}.tar.gz" for name in ("train-clean-5", "dev-clean-2")]
-    assert [url for url, *_ in calls] == addresses  # the second time they were there
-    assert all(len(sha256) == 64 and size > 10**8 for _, sha256, size in calls)
+    assert calls == addresses  # the second time they were there
     assert ids(tmp_path / "out/train.jsonl") == ["1088-134315-0000", "1088-134315-0001", "19-198-0000"]
     assert ids(tmp_path / "out/dev.jsonl") == ["84-121123-0000"]
 
