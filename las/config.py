@@ -159,14 +159,15 @@ def _take_kind(parent: DictConfig, name: str, kinds: Mapping[str, type], chosen:
 
 
 def _nearest(key: str, kind: type, merged: DictConfig) -> str:
-    known, elsewhere = [], []
+    known: list[Key] = []
+    elsewhere: list[Key] = []
     for one in keys(kind):
         chosen = OmegaConf.select(merged, one.name.rpartition(".")[0] + ".kind") if one.of else None
-        (known if chosen is None or chosen in one.of else elsewhere).append((one, chosen))
-    names = list(dict.fromkeys(one.name for one, _ in known))
+        (known if chosen is None or chosen in one.of else elsewhere).append(one)
+    names = list(dict.fromkeys(one.name for one in known))
     group, _, tail = key.rpartition(".")
     if f"{group}.kind" in names and (chosen := OmegaConf.select(merged, f"{group}.kind")):
-        others = [other for one, _ in elsewhere if one.name == key for other in one.of]
+        others = [other for one in elsewhere if one.name == key for other in one.of]
         of = f" of {group}.kind {chosen}" + (f" (one of {', '.join(others)})" if others else "")
         tails = [name.split(".")[-1] for name in names if name.rpartition(".")[0] == group]
         near = difflib.get_close_matches(tail, tails, n=1, cutoff=0.0)[0]
