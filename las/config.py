@@ -3,6 +3,9 @@
 Each part of the program keeps its own dataclass beside the code it drives; `las/recipe.py` joins them. OmegaConf's
 structured configs check names and types; here its errors get the nearest known key and the comments behind the fields
 become the help that `las train --keys` prints.
+
+A field whose metadata holds `kinds`, a dict from name to dataclass, is a choice: its `kind` key picks the dataclass,
+and keys of other kinds are unknown. All kinds are subclasses of the field's type and have a field `kind: str`.
 """
 
 from __future__ import annotations
@@ -17,12 +20,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from las.errors import UserError
 
 Config = TypeVar("Config")
+Layer = tuple[str, Any]  # where settings come from, and nested mappings of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Key:
     default: Any
     kind: str
     meaning: str
+    of: tuple[str, ...] = ()  # where the group is a choice: the kinds of the group that have this key
 
 
 def load(kind: type[Config], path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
@@ -40,16 +45,13 @@ def load(kind: type[Config], path: str | Path | None = None, overrides: Sequence
 
     Raises `UserError` for an unknown key (the nearest known one is named), a wrong type, a broken rule between fields.
     """
-    layers: list[tuple[str, Any]] = []
-    if path is not None:
-        layers.append((str(path), _read_yaml(Path(path))))
-    layers += _words(overrides)
-    return _merge(kind, layers)
+    file = [] if path is None else [(str(path), _read_yaml(Path(path)))]
+    return _merge(kind, [file, _words(overrides)])
 
 
 def from_mapping(kind: type[Config], content: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Config:
     """The same from nested dicts and `key=value` words; `where` names the source of the dicts in errors."""
-    return _merge(kind, [(where, content), *_words(overrides)])
+    return _merge(kind, [[(where, content)], _words(overrides)])
 
 
 def to_yaml(config: Any) -> str:
@@ -58,62 +60,125 @@ def to_yaml(config: Any) -> str:
 
 
 def keys(kind: type, prefix: str = "") -> Iterator[Key]:
-    """Every setting below the dataclass `kind`, in order of definition."""
+    """Every setting below the dataclass `kind`, in order of definition; of a choice, those of all its kinds."""
     hints = typing.get_type_hints(kind)
     meanings = _field_comments(kind)
     for field in dataclasses.fields(kind):
         name = prefix + field.name
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from keys(hints[field.name], name + ".")
+        if kinds := field.metadata.get("kinds"):
+            yield from _keys_of_choice(kinds, _default(field).kind, name + ".")
             continue
-        if field.default is not dataclasses.MISSING:
-            default = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
-        else:
-            default = "(required)"
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from keys(typing.cast(type, hints[field.name]), name + ".")
+            continue
         kind_name = getattr(hints[field.name], "__name__", "") if not typing.get_args(hints[field.name]) else ""
-        yield Key(
-            name, default, kind_name or str(hints[field.name]).replace("typing.", ""), meanings.get(field.name, "")
-        )
+        kind_name = kind_name or str(hints[field.name]).replace("typing.", "")
+        yield Key(name, _default(field), kind_name, meanings.get(field.name, ""))
 
 
-def _words(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+def _keys_of_choice(kinds: Mapping[str, type], chosen: str, prefix: str) -> Iterator[Key]:
+    """The key that chooses, then those of every kind; a key that several kinds have alike comes once."""
+    found: dict[Key, list[str]] = {}
+    for name, kind in kinds.items():
+        for key in keys(kind, prefix):
+            if key.name == prefix + "kind":
+                key = dataclasses.replace(key, default=chosen, meaning=f"{key.meaning}: {', '.join(kinds)}")
+            found.setdefault(key, []).append(name)
+    for key, names in found.items():
+        of = () if len(names) == len(kinds) else tuple(names)
+        yield dataclasses.replace(key, meaning=f"{', '.join(of)}: {key.meaning}" if of else key.meaning, of=of)
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else "(required)"
+
+
+def _words(overrides: Sequence[str]) -> list[Layer]:
     layers = []
     for word in overrides:
         if not re.match(r"^[\w.]+=", word):
             raise UserError(f"{word!r}: settings are written key=value, such as train.optimizer.rate=0.001")
         try:
-            layers.append((repr(word), OmegaConf.from_dotlist([word])))
+            layers.append((repr(word), OmegaConf.to_container(OmegaConf.from_dotlist([word]))))
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise UserError(f"{word!r}: cannot read the value: {_one_line(error)}") from None
     return layers
 
 
-def _merge(kind: type[Config], layers: list[tuple[str, Any]]) -> Config:
+def _merge(kind: type[Config], sources: Sequence[Sequence[Layer]]) -> Config:
+    """Layers over the defaults. Those of one source choose their kinds together: the order of words is free."""
     merged = OmegaConf.structured(kind)
-    for where, layer in layers:
-        try:
-            merged = OmegaConf.merge(merged, layer)
-        except ConfigKeyError as error:
-            key = str(error.full_key or error.key)
-            raise UserError(f"{where}: unknown key {key!r}{_nearest(key, kind)}") from None
-        except (ValidationError, OmegaConfBaseException) as error:
-            raise UserError(f"{where}: {error.full_key or _culprit(merged, layer)}: {_one_line(error)}") from None
+    for layers in sources:
+        _choose(merged, kind, layers)
+        for where, layer in layers:
+            try:
+                merged = OmegaConf.merge(merged, layer)
+            except ConfigKeyError as error:
+                key = str(error.full_key or error.key)
+                raise UserError(f"{where}: unknown key {key!r}{_nearest(key, kind, merged)}") from None
+            except (ValidationError, OmegaConfBaseException) as error:
+                culprit = error.full_key or _culprit(merged, layer)
+                raise UserError(f"{where}: {culprit}: {_one_line(error)}") from None
+    last = [where for layers in sources for where, _ in layers][-1:]
     try:
         return typing.cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
-        raise UserError(f"{layers[-1][0] if layers else kind.__name__}: {error.full_key}: {_one_line(error)}") from None
+        raise UserError(f"{last[0] if last else kind.__name__}: {error.full_key}: {_one_line(error)}") from None
 
 
-def _nearest(key: str, kind: type) -> str:
-    names = [known.name for known in keys(kind)]
+def _choose(merged: DictConfig, kind: type, layers: Sequence[Layer], prefix: str = "") -> None:
+    """Give each choice in `merged` the dataclass of the kind that the layers name; values of shared keys stay."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        below = [
+            (where, layer[field.name])
+            for where, layer in layers
+            if isinstance(layer, Mapping) and field.name in layer and isinstance(layer[field.name], Mapping)
+        ]
+        if kinds := field.metadata.get("kinds"):
+            for where, layer in below:
+                if "kind" in layer:
+                    _take_kind(merged, field.name, kinds, layer["kind"], f"{where}: {prefix}{field.name}.kind")
+        elif below and dataclasses.is_dataclass(hints[field.name]):
+            _choose(merged[field.name], typing.cast(type, hints[field.name]), below, f"{prefix}{field.name}.")
+
+
+def _take_kind(parent: DictConfig, name: str, kinds: Mapping[str, type], chosen: Any, where: str) -> None:
+    if not isinstance(chosen, str) or chosen not in kinds:
+        near = difflib.get_close_matches(str(chosen), kinds, n=1)
+        guess = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{where} {str(chosen)!r}: wanted one of {', '.join(kinds)}{guess}")
+    if chosen == parent[name].kind:
+        return
+    fresh = OmegaConf.structured(kinds[chosen])
+    shared = {key: value for key, value in parent[name].items() if key in fresh and key != "kind"}
+    with read_write(parent):
+        parent[name] = OmegaConf.merge(fresh, shared)
+
+
+def _nearest(key: str, kind: type, merged: DictConfig) -> str:
+    known: list[Key] = []
+    elsewhere: list[Key] = []
+    for one in keys(kind):
+        chosen = OmegaConf.select(merged, one.name.rpartition(".")[0] + ".kind") if one.of else None
+        (known if chosen is None or chosen in one.of else elsewhere).append(one)
+    names = list(dict.fromkeys(one.name for one in known))
+    group, _, tail = key.rpartition(".")
+    if f"{group}.kind" in names and (chosen := OmegaConf.select(merged, f"{group}.kind")):
+        others = [other for one in elsewhere if one.name == key for other in one.of]
+        of = f" of {group}.kind {chosen}" + (f" (one of {', '.join(others)})" if others else "")
+        tails = [name.split(".")[-1] for name in names if name.rpartition(".")[0] == group]
+        near = difflib.get_close_matches(tail, tails, n=1, cutoff=0.0)[0]
+        return f"{of}; the nearest known key is {f'{group}.{near}'!r}"
     groups = sorted({".".join(name.split(".")[:depth]) for name in names for depth in range(1, name.count(".") + 1)})
-    same_name = [name for name in names if name.split(".")[-1] == key.split(".")[-1]]
-    found = same_name or difflib.get_close_matches(key, names + groups, n=1, cutoff=0.5)
+    found = [name for name in names if name.split(".")[-1] == tail]
+    found = found or difflib.get_close_matches(key, names + groups, n=1, cutoff=0.5)
     if not found:
-        tails = {name.split(".")[-1]: name for name in names}
-        found = [tails[tail] for tail in difflib.get_close_matches(key.split(".")[-1], tails, n=1, cutoff=0.6)]
+        tails_to_names = {name.split(".")[-1]: name for name in names}
+        near_tails = difflib.get_close_matches(tail, tails_to_names, n=1, cutoff=0.6)
+        found = [tails_to_names[one] for one in near_tails]
     return f"; the nearest known key is {found[0]!r}" if found else "; `las train --keys` prints all keys"
 
 
@@ -161,14 +226,17 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
 
 
 def _field_comments(kind: type) -> dict[str, str]:
-    """Meanings of fields, from the comments behind them in the source."""
+    """Meanings of fields, from the comments behind them in the source; a field without one inherits its meaning."""
     pattern = re.compile(r"^    (\w+)\s*:.*?(?:\s#\s*(.*))?$")
     meanings: dict[str, str] = {}
+    for parent in kind.__bases__:
+        if dataclasses.is_dataclass(parent):
+            meanings |= _field_comments(parent)
     last = None
     for line in inspect.getsource(kind).splitlines():
         if match := pattern.match(line):
             last = match.group(1)
-            meanings[last] = (match.group(2) or "").strip()
+            meanings[last] = (match.group(2) or meanings.get(last, "")).strip()
         elif last and (more := re.match(r"^ {4,}(?: {4,}\S.*\s)?#\s+(.*)$", line)):  # also inside brackets
             meanings[last] = f"{meanings[last]} {more.group(1)}".strip()
         elif line.strip():

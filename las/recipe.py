@@ -144,7 +144,7 @@ def _differences(one: Any, other: Any, prefix: str = "") -> list[str]:
     names: list[str] = []
     for setting in fields(one):
         left, right = getattr(one, setting.name), getattr(other, setting.name)
-        if is_dataclass(left):
+        if is_dataclass(left) and type(left) is type(right):
             names += _differences(left, right, f"{prefix}{setting.name}.")
         elif left != right:
             names.append(prefix + setting.name)

@@ -146,6 +146,100 @@ def test_a_rule_between_fields_is_checked():
         load(Car, None, ["name=a", "engine.power=-1"])
 
 
+@dataclass(frozen=True)
+class Wheels:
+    """What a cart rolls on."""
+
+    kind: str  # what it rolls on
+
+
+@dataclass(frozen=True)
+class Wooden(Wheels):
+    """Of wood."""
+
+    kind: str = "wooden"
+    spokes: int = 8  # pieces
+    size: float = 0.5  # m
+
+
+@dataclass(frozen=True)
+class Rubber(Wheels):
+    """With air."""
+
+    kind: str = "rubber"
+    pressure: float = 2.0  # bar
+    size: float = 0.5  # m
+
+
+@dataclass(frozen=True)
+class Cart:
+    """Rolls on wheels of one of two kinds."""
+
+    wheels: Wheels = field(default_factory=Wooden, metadata={"kinds": {"wooden": Wooden, "rubber": Rubber}})
+
+
+@dataclass(frozen=True)
+class Yard:
+    """Holds a cart."""
+
+    cart: Cart = field(default_factory=Cart)
+
+
+def test_a_kind_picks_its_dataclass_whatever_the_order_of_words():
+    assert load(Yard) == Yard(Cart(Wooden()))
+    words = ["cart.wheels.pressure=3", "cart.wheels.kind=rubber"]
+    assert load(Yard, None, words) == load(Yard, None, words[::-1]) == Yard(Cart(Rubber(pressure=3.0)))
+
+
+def test_a_word_that_changes_the_kind_keeps_what_the_kinds_share(tmp_path):
+    path = tmp_path / "conf.yaml"
+    path.write_text("cart: {wheels: {kind: wooden, spokes: 12, size: 0.7}}\n", encoding="utf-8")
+    assert load(Yard, path) == Yard(Cart(Wooden(spokes=12, size=0.7)))
+    assert load(Yard, path, ["cart.wheels.kind=rubber"]) == Yard(Cart(Rubber(size=0.7)))
+    assert load(Yard, path, ["cart.wheels.kind=wooden"]) == load(Yard, path)
+
+
+@pytest.mark.parametrize("wheels", [Wooden(spokes=3), Rubber(pressure=9.0)])
+def test_a_choice_round_trips(wheels):
+    assert from_mapping(Yard, parse_yaml(to_yaml(Yard(Cart(wheels))), "here"), "here") == Yard(Cart(wheels))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cart.wheels.kind=ruber"], "cart.wheels.kind 'ruber': wanted one of wooden, rubber; did you mean 'rubber'?"),
+        (["cart.wheels.kind=3"], "cart.wheels.kind '3': wanted one of wooden, rubber"),
+        (
+            ["cart.wheels.kind=rubber", "cart.wheels.spokes=3"],
+            "unknown key 'cart.wheels.spokes' of cart.wheels.kind rubber (one of wooden); "
+            "the nearest known key is 'cart.wheels.pressure'",
+        ),
+        (
+            ["cart.wheels.sise=3"],
+            "unknown key 'cart.wheels.sise' of cart.wheels.kind wooden; the nearest known key is 'cart.wheels.size'",
+        ),
+        (["cart.wheels.kind=rubber", "cart.wheels.pressure=a"], "cart.wheels.pressure: Value 'a' of type 'str'"),
+        (["cart.wheel.size=1"], "unknown key 'cart.wheel'; the nearest known key is 'cart.wheels'"),
+        (["cart.wheels=rubber"], "cart.wheels: Merge error"),
+        (["cart.wheels.kind="], "cart.wheels.kind 'None': wanted one of wooden, rubber"),
+    ],
+)
+def test_a_wrong_word_in_a_choice_is_named(words, message):
+    with pytest.raises(UserError) as raised:
+        load(Yard, None, words)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_keys_of_a_choice_are_those_of_all_its_kinds():
+    assert list(keys(Yard)) == [
+        Key("cart.wheels.kind", "wooden", "str", "what it rolls on: wooden, rubber"),
+        Key("cart.wheels.spokes", 8, "int", "wooden: pieces", ("wooden",)),
+        Key("cart.wheels.size", 0.5, "float", "m"),
+        Key("cart.wheels.pressure", 2.0, "float", "rubber: bar", ("rubber",)),
+    ]
+
+
 def test_keys_tell_name_default_type_and_meaning():
     assert list(keys(Car)) == [
         Key("name", "(required)", "str", "painted on it"),

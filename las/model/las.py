@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from las.batch import Batch
 from las.errors import UserError
-from las.model.attention import Memory
 from las.model.ctc import CtcBranch
 from las.model.frontend import Frontend, FrontendConfig, SpecAugment, SpecAugmentConfig, frame_count
 from las.model.listener import Listener, ListenerConfig
 from las.model.masking import valid_frames
+from las.model.memory import Memory
 from las.model.speller import Speller, SpellerConfig
 
 

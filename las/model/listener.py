@@ -1,4 +1,4 @@
-"""The listener: features -> fewer, richer frames through a pyramid of BiLSTMs.
+"""The listener: features -> fewer, richer frames through a pyramid of bidirectional LSTMs or GRUs.
 
 Chan et al. 2015 (arXiv:1508.01211), eq. 4-5: a layer that reduces reads its lower neighbour's frames in concatenated
 pairs. An optional front of two 3x3 convolutions, each halving time, stands before the pyramid.
@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from las.errors import UserError
+from las.model.gru import BiGRU
 from las.model.lstm import BiLSTM
 from las.model.masking import valid_frames
+
+CELLS = {"lstm": BiLSTM, "gru": BiGRU}
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,10 @@ class ListenerConfig:
     """The pyramid from bottom to top."""
 
     width: int = 256  # cells of one direction; H is twice that
-    reduce: tuple[int, ...] = (1, 2, 2)  # frames that each BiLSTM layer reads at once, bottom first
+    reduce: tuple[int, ...] = (1, 2, 2)  # frames that each layer reads at once, bottom first
     convolutions: int = 0  # channels of a front of two 3x3 convolutions, each halving time; 0: none
     dropout: float = 0.1  # share of values set to 0 between layers in training
+    cell: str = "lstm"  # lstm or gru
 
     def __post_init__(self) -> None:
         if not self.reduce or min(self.reduce) < 1:
@@ -32,6 +36,8 @@ class ListenerConfig:
             raise UserError("listener: width must be at least 1, convolutions 0 or more")
         if not 0 <= self.dropout < 1:
             raise UserError(f"listener.dropout {self.dropout} must be at least 0 and below 1")
+        if self.cell not in CELLS:
+            raise UserError(f"listener.cell {self.cell!r}: wanted one of {', '.join(CELLS)}")
 
     @property
     def reduction(self) -> int:
@@ -59,7 +65,7 @@ class Listener(nn.Module):
         size = self.front.width if self.front else feature_width
         layers = []
         for factor in config.reduce:
-            layers.append(BiLSTM(size * factor, config.width))
+            layers.append(CELLS[config.cell](size * factor, config.width))
             size = 2 * config.width
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(config.dropout)

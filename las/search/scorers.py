@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from las.model.attention import Memory
+from las.model.memory import Memory
 from las.model.speller import Speller, SpellerState
 
 State = TypeVar("State")

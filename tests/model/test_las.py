@@ -9,7 +9,8 @@ from torch import Tensor
 
 from las.batch import Batch, pad
 from las.errors import UserError
-from las.model.attention import AttentionConfig
+from las.model.attention import CONFIGS
+from las.model.attention_history import LocationConfig
 from las.model.frontend import FrontendConfig
 from las.model.las import LAS, ModelConfig, Output
 from las.model.listener import ListenerConfig
@@ -19,7 +20,7 @@ BEGIN = 2
 CONFIG = ModelConfig(
     frontend=FrontendConfig(sample_rate=8000, window=0.016, hop=0.010, mel_bins=7, low=100.0),  # 128 and 80 samples
     listener=ListenerConfig(width=4),
-    speller=SpellerConfig(width=5, embedding=3, attention=AttentionConfig("location", width=4, kernel=3, channels=2)),
+    speller=SpellerConfig(width=5, embedding=3, attention=LocationConfig(width=4, kernel=3, channels=2)),
 )
 LISTENERS = [
     ListenerConfig(width=4),
@@ -80,7 +81,7 @@ def assert_row_equals(together: Output, row: int, alone: Output, within: float =
 @pytest.mark.parametrize("listener", LISTENERS)
 @pytest.mark.parametrize(("layers", "kind"), [(1, "content"), (2, "location")])
 def test_a_padded_batch_gives_what_single_utterances_give(listener, layers, kind):
-    attention = replace(CONFIG.speller.attention, kind=kind)
+    attention = CONFIGS[kind](kind, 4)
     speller = replace(CONFIG.speller, layers=layers, attention=attention)
     model = model_of(replace(CONFIG, listener=listener, speller=speller))
     batch = utterances()

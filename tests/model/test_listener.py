@@ -14,6 +14,7 @@ CONFIGS = [
     ListenerConfig(width=2, reduce=(3, 1, 2)),
     ListenerConfig(width=2, reduce=(1,), convolutions=2),
     ListenerConfig(width=2, reduce=(2, 1, 3), convolutions=3),
+    ListenerConfig(width=2, reduce=(1, 2), cell="gru"),
 ]
 
 
@@ -35,7 +36,7 @@ def test_frames_out_is_what_comes_out(config):
 
 
 def test_reduction_is_what_long_utterances_lose():
-    assert [config.reduction for config in CONFIGS] == [4, 1, 8, 6, 4, 24]
+    assert [config.reduction for config in CONFIGS] == [4, 1, 8, 6, 4, 24, 2]
     for config in CONFIGS:
         assert config.frames_out(1200) == 1200 // config.reduction
 
@@ -92,6 +93,7 @@ def test_dropout_in_training_only_and_padding_stays_zero():
         ({"reduce": (1, 0)}, r"listener.reduce \[1, 0\]"),
         ({"width": 0}, "width must be at least 1"),
         ({"convolutions": -1}, "convolutions 0 or more"),
+        ({"cell": "rnn"}, "listener.cell 'rnn': wanted one of lstm, gru"),
         ({"dropout": 1.0}, r"listener.dropout 1\.0 must be at least 0 and below 1"),
     ],
 )

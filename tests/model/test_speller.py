@@ -7,18 +7,41 @@ import torch
 from torch import Tensor, nn
 
 from las.errors import UserError
-from las.model.attention import KINDS, AttentionConfig, Memory
+from las.model.attention import CONFIGS, KINDS
+from las.model.attention_history import LocationConfig
+from las.model.attention_parts import HierarchicalConfig
 from las.model.masking import valid_frames
-from las.model.speller import Speller, SpellerConfig, SpellerState, cell_step
+from las.model.memory import Memory
+from las.model.speller import Speller, SpellerConfig, SpellerState, cell_step, summarise
 
 LENGTHS = torch.tensor([6, 1, 4])
 TOKENS = torch.tensor([[2, 4, 5, 5, 6], [2, 7, 4, 0, 0], [2, 4, 4, 6, 0]])
-CONFIG = SpellerConfig(width=6, embedding=3, dropout=0.5)
+CONFIG = SpellerConfig(width=6, embedding=3, dropout=0.5, attention=LocationConfig(width=4, kernel=3, channels=2))
+ATTENTIONS = {kind: CONFIGS[kind](kind) for kind in KINDS} | {"hierarchical": HierarchicalConfig(width=4, segment=2)}
+DECODERS = {f"fed lstm, {kind}": replace(CONFIG, attention=ATTENTIONS[kind]) for kind in KINDS}
+DECODERS |= {
+    "fed lstm, 3 layers": replace(CONFIG, layers=3),
+    "fed gru": replace(CONFIG, cell="gru"),
+    "fed gru, 2 layers": replace(CONFIG, cell="gru", layers=2, attention=ATTENTIONS["additive"]),
+}
+for cell in ("lstm", "gru"):
+    for layers in (1, 2):
+        words = f"{cell}, {layers} layers"
+        DECODERS |= {
+            f"initial, {words}": replace(CONFIG, context="initial", cell=cell, layers=layers),
+            f"every_step, {words}": replace(CONFIG, context="every_step", cell=cell, layers=layers),
+            f"unfed, location, {words}": replace(CONFIG, input_feeding=False, cell=cell, layers=layers),
+        }
+        DECODERS |= {
+            f"unfed, {kind}, {words}": replace(
+                CONFIG, input_feeding=False, cell=cell, layers=layers, attention=ATTENTIONS[kind]
+            )
+            for kind in (KINDS if (cell, layers) == ("lstm", 1) else ("general", "additive"))
+        }
 
 
-def speller_and_memory(layers: int = 1, kind: str = "location") -> tuple[Speller, Memory]:
-    torch.manual_seed(layers)
-    config = replace(CONFIG, layers=layers, attention=AttentionConfig(kind, width=4, kernel=3, channels=2))
+def speller_and_memory(config: SpellerConfig = CONFIG) -> tuple[Speller, Memory]:
+    torch.manual_seed(config.layers)
     speller = Speller(config, frame_width=5, vocabulary=8).double().eval()
     for weight in speller.parameters():
         nn.init.normal_(weight, std=0.5)
@@ -38,10 +61,9 @@ def unrolled(speller: Speller, tokens: Tensor, memory: Memory) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layers", [1, 2, 3])
-def test_teacher_forced_equals_unrolled_steps(layers, kind):
-    speller, memory = speller_and_memory(layers, kind)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_teacher_forced_equals_unrolled_steps(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
     logits, weights = speller(TOKENS, memory)
     assert logits.shape == (3, 5, 8)
     state = speller.start(memory)
@@ -52,10 +74,9 @@ def test_teacher_forced_equals_unrolled_steps(layers, kind):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layers", [1, 2])
-def test_beams_are_spelled_as_if_each_were_alone(layers, kind):
-    speller, memory = speller_and_memory(layers, kind)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_beams_are_spelled_as_if_each_were_alone(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
     beams = torch.stack([TOKENS, TOKENS.flip(1)], 1)  # (B, 2, L)
     together, _ = unrolled(speller, beams, memory)
     apart = torch.cat([unrolled(speller, beams[:, place : place + 1], memory)[0] for place in range(2)], 1)
@@ -63,10 +84,9 @@ def test_beams_are_spelled_as_if_each_were_alone(layers, kind):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layers", [1, 2])
-def test_select_takes_each_beam_with_its_whole_past(layers, kind):
-    speller, memory = speller_and_memory(layers, kind)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_select_takes_each_beam_with_its_whole_past(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
     beams = torch.stack([TOKENS, TOKENS.flip(1), TOKENS.roll(1, 1)], 1)  # (B, 3, L)
     utterances = torch.tensor([0, 2])
     parents = torch.tensor([[2, 2, 0, 1], [1, 0, 0, 2]])
@@ -78,12 +98,102 @@ def test_select_takes_each_beam_with_its_whole_past(layers, kind):
     torch.testing.assert_close(ours, theirs[:, :, -1], rtol=0, atol=1e-9)
 
 
-def test_a_step_depends_on_the_last_context():
-    speller, memory = speller_and_memory()
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("feeding", [True, False])
+def test_a_step_depends_on_the_last_context_where_it_is_fed(feeding, cell):
+    speller, memory = speller_and_memory(replace(CONFIG, input_feeding=feeding, cell=cell))
     start = speller.start(memory)
     fed = replace(start, context=start.context + 1)
     first, second = (speller.step(TOKENS[:, :1], state, memory)[0] for state in (start, fed))
-    assert ((first - second).abs() > 1e-6).all()
+    assert ((first - second).abs() > 1e-6).all() == feeding
+    assert torch.equal(first, second) != feeding
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_lstm_written_out_is_that_of_torch(layers):
+    """Where the fed context has no weight, input feeding changes nothing: the same weights give the same logits."""
+    fed, memory = speller_and_memory(replace(CONFIG, layers=layers))
+    plain, _ = speller_and_memory(replace(CONFIG, layers=layers, input_feeding=False))
+    plain.load_state_dict(
+        {**plain.state_dict(), **{name: v for name, v in fed.state_dict().items() if "rec" not in name}}, strict=False
+    )
+    for layer, linear in enumerate(fed.recurrent):
+        below = 5 if layer == 0 else 6
+        if layer == 0:
+            linear.weight[:, :below] = 0.0
+        read = fed.from_token.weight if layer == 0 else linear.weight[:, :below]
+        bias = fed.from_token.bias if layer == 0 else linear.bias
+        getattr(plain.rnn, f"weight_ih_l{layer}").copy_(read)
+        getattr(plain.rnn, f"weight_hh_l{layer}").copy_(linear.weight[:, below:])
+        getattr(plain.rnn, f"bias_ih_l{layer}").copy_(bias)
+        getattr(plain.rnn, f"bias_hh_l{layer}").zero_()
+    torch.testing.assert_close(fed(TOKENS, memory)[0], plain(TOKENS, memory)[0], rtol=0, atol=1e-9)
+
+
+def test_the_names_of_the_weights_stay():
+    """Models are saved with them."""
+    speller, _ = speller_and_memory(replace(CONFIG, layers=2))
+    assert sorted(speller.state_dict()) == [
+        "attention.energy.weight", "attention.key.bias", "attention.key.weight", "attention.location.weight",
+        "attention.place.weight", "attention.query.weight", "embedding.weight", "from_token.bias", "from_token.weight",
+        "hidden.bias", "hidden.weight", "output.bias", "output.weight", "recurrent.0.weight", "recurrent.1.bias",
+        "recurrent.1.weight",
+    ]  # fmt: skip
+
+
+def test_the_summary_is_each_direction_after_its_last_frame():
+    frames = torch.arange(12.0).view(1, 3, 4).expand(2, -1, -1)
+    assert summarise(frames, torch.tensor([[True, True, True], [True, True, False]])).tolist() == [
+        [8.0, 9.0, 2.0, 3.0],
+        [4.0, 5.0, 2.0, 3.0],
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context", ["initial", "every_step"])
+def test_without_attention_nowhere_is_looked_at_and_only_the_summary_counts(context):
+    speller, memory = speller_and_memory(replace(CONFIG, context=context))
+    logits, weights = speller(TOKENS, memory)
+    assert weights.shape == (3, 5, 6)
+    assert not weights.any()
+    assert not [name for name in speller.state_dict() if name.startswith("attention")]
+    valid = memory.hidden.squeeze(1) == 0
+    between = memory.frames.clone()
+    between[0, 1:5] += 1.0
+    between[0, 0, :2] += 1.0
+    between[0, 5, 2:] += 1.0
+    assert torch.equal(speller(TOKENS, speller.remember(between, valid))[0], logits)
+    between[0, 5, 0] += 1.0
+    changed = (speller(TOKENS, speller.remember(between, valid))[0] != logits).flatten(1).any(1)
+    assert changed.tolist() == [True, False, False]
+
+
+@torch.no_grad()
+def test_a_fixed_context_enters_every_step_and_an_initial_one_only_the_state():
+    for context, enters in (("every_step", True), ("initial", False)):
+        speller, memory = speller_and_memory(replace(CONFIG, context=context))
+        start = speller.start(memory)
+        other = replace(start, context=start.context + 1)
+        first, second = (speller.step(TOKENS[:, :1], state, memory) for state in (start, other))
+        assert torch.equal(first[0], second[0]) != enters
+        assert torch.equal(first[1].context, start.context)
+        assert start.context.shape == (3, 1, 5 if enters else 0)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_bfloat16_autocast_trains(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
+    speller = speller.float().train()
+    valid = memory.hidden.squeeze(1) == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, _ = speller(TOKENS, speller.remember(memory.frames.float(), valid))
+        step, _ = speller.step(
+            TOKENS[:, :1], speller.start(memory_of := speller.remember(memory.frames.float(), valid)), memory_of
+        )
+    assert step.isfinite().all()
+    logits.float().square().sum().backward()
+    assert all(weight.grad is None or weight.grad.isfinite().all() for weight in speller.parameters())
 
 
 def test_cell_step_is_that_of_torch():
@@ -96,15 +206,26 @@ def test_cell_step_is_that_of_torch():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
-def test_dropout_in_training_only():
-    speller, memory = speller_and_memory(2)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_dropout_in_training_only(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
     assert torch.equal(speller(TOKENS, memory)[0], speller(TOKENS, memory)[0])
     speller.train()
     assert not torch.equal(speller(TOKENS, memory)[0], speller(TOKENS, memory)[0])
 
 
-def test_gradients_reach_every_weight():
-    speller, memory = speller_and_memory(2)
+def test_dropout_is_drawn_for_what_is_used():
+    """Once for the embeddings, once between each two layers at each step, once before the output."""
+    speller, memory = speller_and_memory(replace(CONFIG, layers=3))
+    drawn = []
+    speller.dropout.register_forward_hook(lambda *_: drawn.append(1))
+    speller(TOKENS, memory)
+    assert len(drawn) == 1 + 2 * TOKENS.shape[1] + 1
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_gradients_reach_every_weight(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
     speller(TOKENS, speller.remember(memory.frames, memory.hidden.squeeze(1) == 0))[0].square().sum().backward()
     unmoved = [name for name, weight in speller.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert [name for name in unmoved if not name.endswith("key.bias")] == []
@@ -115,6 +236,8 @@ def test_gradients_reach_every_weight():
     [
         ({"layers": 0}, "width, layers and embedding must be at least 1"),
         ({"width": 0}, "width, layers and embedding must be at least 1"),
+        ({"cell": "rnn"}, "speller.cell 'rnn': wanted one of lstm, gru"),
+        ({"context": "last"}, "speller.context 'last': wanted one of attention, every_step, initial"),
         ({"dropout": -0.1}, r"speller.dropout -0\.1 must be at least 0 and below 1"),
     ],
 )

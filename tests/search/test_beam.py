@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from las.errors import UserError
-from las.model.attention import AttentionConfig
+from las.model.attention import CONFIGS
 from las.model.masking import valid_frames
 from las.model.speller import Speller, SpellerConfig
 from las.search.beam import Hypothesis, SearchConfig, beam_search
@@ -356,7 +356,7 @@ def ctc_alone(log_probabilities: Tensor) -> Score:
 @pytest.mark.parametrize("longest", [0.5, 1.0, 2.0])
 def test_speller_and_ctc_together_equal_the_slow_search(beams, kind, longest):
     torch.manual_seed(beams)
-    attention = AttentionConfig(kind, width=4, kernel=3, channels=2)
+    attention = CONFIGS[kind](kind, 4)
     speller = Speller(SpellerConfig(width=5, embedding=3, layers=2, attention=attention), 6, VOCABULARY)
     speller = speller.double().eval()
     for weight in speller.parameters():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from las.model.attention import AttentionConfig
+from las.model.attention_history import LocationConfig
 from las.model.masking import valid_frames
 from las.model.speller import Speller, SpellerConfig
 from las.search.scorers import SpellerScorer
@@ -15,7 +15,7 @@ LENGTHS = torch.tensor([5, 2, 3])
 
 def scorer_of(dtype: torch.dtype = torch.float64) -> SpellerScorer:
     torch.manual_seed(0)
-    attention = AttentionConfig("location", width=4, kernel=3, channels=2)
+    attention = LocationConfig(width=4, kernel=3, channels=2)
     speller = Speller(SpellerConfig(width=5, embedding=3, attention=attention), 6, 8).to(dtype).eval()
     valid = valid_frames(LENGTHS, 5)
     frames = torch.randn(3, 5, 6).to(dtype) * valid.unsqueeze(2)
