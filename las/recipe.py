@@ -34,13 +34,13 @@ from las.text.alignment import ErrorCounts, align
 from las.text.normalize import normalize, style_named
 from las.text.tokenizer import BOS, EOS, Tokenizer
 from las.train.loop import Reporter, TrainConfig, Trainer, Validation
-from las.train.objectives import losses
+from las.train.objectives import losses, token_shares
 from las.transcribe.recognizer import Recognizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = "digits"
 STATISTICS_SECONDS = 3600.0  # s of training audio that mean and variance of the features are taken from
-CHECKED_TEXTS = 20_000  # transcripts that are looked through before training; of more, every n-th
+CHECKED_TEXTS = 20_000  # transcripts that are looked through or counted before training; of more, every n-th
 PATHLESS_LIMIT = 0.01  # share of utterances without a CTC path above which a run does not start
 
 
@@ -93,7 +93,11 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     if state is None:
         validate()  # what cannot work should fail now: not after the first epoch, and before the folder is taken
         _claim(config, folder)
-    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter)
+    shares = None
+    if config.train.objective.smoothing == "unigram":
+        texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
+        shares = token_shares(texts, tokenizer.size, EOS)
+    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares)
     if state is not None:
         trainer.restore(state)
     with closing(trainer.log):

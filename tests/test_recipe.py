@@ -20,7 +20,7 @@ from las.data.manifest import Utterance, read_manifest, write_manifest
 from las.data.shards import write_shards
 from las.errors import UserError
 from las.recipe import RunConfig, choose_device, evaluate_set, find_model, open_model, pretrained, train
-from las.text.tokenizer import train_tokenizer
+from las.text.tokenizer import Tokenizer, train_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -194,6 +194,26 @@ def test_a_validation_set_without_words_fails_before_training(run, run_config, t
 def test_bf16_runs(run):
     folder = run("train.epochs=1", "train.precision=bf16")
     assert all(value.isfinite().all() for value in model_weights(folder).values())
+
+
+def test_labels_are_smoothed_by_the_frequencies_of_the_training_tokens(run, tools, corpus, monkeypatch):
+    seen = []
+
+    class Watched(recipe.Trainer):
+        def run(self):
+            seen.append(self.shares)
+            return super().run()
+
+    monkeypatch.setattr(recipe, "Trainer", Watched)
+    run("train.epochs=1", "train.objective.smoothing=unigram")
+    run("train.epochs=1", name="uniform")
+    shares, none = seen
+    tokenizer = Tokenizer.load(corpus / "tokenizer.model")
+    letters = "".join(tools.texts)
+    (b,) = tokenizer.encode("b")
+    assert none is None
+    assert shares[b].item() == pytest.approx(letters.count("b") / (len(letters) + len(tools.texts)))
+    assert shares.sum().item() == pytest.approx(1)
 
 
 def test_leavings_are_written_down(run, run_config, tools, tmp_path, capsys):

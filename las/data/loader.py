@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from las import audio
 from las.batch import Batch, pad
-from las.data.augment import AugmentConfig, change_speed
+from las.data.augment import AugmentConfig, Augmenter
 from las.data.shards import Entry, Index, Sample, read_sample, read_text
 from las.errors import UserError
 from las.ledger import Ledger
@@ -75,7 +75,11 @@ class Loader:
         self.shuffle = shuffle
         self.seed = seed
         self.ledger = Ledger()
-        self.reader = _Reader(index, tokenizer, rate, augment, seed)
+        if augment.token_alpha and not tokenizer.can_sample:
+            raise UserError(
+                "augment.token_alpha: this tokenizer writes a text in one way only; use unigram or bpe, or 0"
+            )
+        self.reader = _Reader(index, tokenizer, rate, Augmenter(augment, rate), seed)
         self.entries = []
         for entry in index.entries:
             if entry.seconds > config.longest:
@@ -154,7 +158,7 @@ class _Reader:
     index: Index
     tokenizer: Tokenizer
     rate: int  # Hz
-    augment: AugmentConfig
+    augment: Augmenter
     seed: int
 
     def batch(self, entries: list[Entry], epoch: int) -> tuple[Batch | None, list[Leaving]]:
@@ -165,9 +169,9 @@ class _Reader:
         for entry in entries:
             try:
                 sample = read_sample(self.index, entry)
-                tokens.append(self._tokens(sample))
+                tokens.append(self._tokens(sample, epoch))
                 wave = audio.load(sample.audio_bytes, self.rate)
-                waves.append(change_speed(wave, self.augment.speed(self.seed, epoch, entry.id), self.rate))
+                waves.append(self.augment(wave, self.seed, epoch, entry.id))
             except _Left as left:
                 leavings.append((left.args[0], entry.id, left.args[1]))
                 continue
@@ -182,10 +186,16 @@ class _Reader:
         padded_tokens, lengths = pad(tokens)
         return Batch(ids, padded_waves, samples, padded_tokens, lengths), leavings
 
-    def _tokens(self, sample: Sample) -> Tensor:
+    def _tokens(self, sample: Sample, epoch: int) -> Tensor:
         if unknown := self.tokenizer.unknown(sample.text):
             raise _Left("characters that the tokenizer cannot write", unknown)
-        return torch.tensor(self.tokenizer.encode(sample.text), dtype=torch.int64)
+        config = self.augment.config
+        if config.token_alpha:
+            seed = config.token_seed(self.seed, epoch, sample.id)
+            ids = self.tokenizer.sample(sample.text, config.token_alpha, config.token_nbest, seed)
+        else:
+            ids = self.tokenizer.encode(sample.text)
+        return torch.tensor(ids, dtype=torch.int64)
 
 
 class _Left(Exception):

@@ -90,7 +90,26 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of nfc(text), without BOS, EOS or BLANK whatever the text says; UNK for a run of unknown characters."""
-        return self._processor.EncodeAsIds(RESERVED.sub("\0", nfc(text)))  # no piece holds NUL, so it becomes UNK
+        return self._processor.EncodeAsIds(_without_reserved(text))
+
+    @property
+    def can_sample(self) -> bool:
+        """Whether there is more than one way to write a text: not with tokens of the kind `char`."""
+        try:
+            self._processor.SampleEncodeAsIds("", -1, 0.1)
+        except RuntimeError:
+            return False
+        return True
+
+    def sample(self, text: str, alpha: float, nbest: int, seed: int) -> list[int]:
+        """As `encode`, but one of the ways to write the text, drawn with `seed` (0..2**31 - 1): subword regularisation.
+
+        unigram: of the `nbest` best ways, or all with -1, in proportion to their probability to the power of `alpha`
+        (Kudo 2018, arXiv:1804.10959). bpe: every merge is left out with probability `alpha` (Provilkov et al. 2020,
+        arXiv:1910.13267); `nbest` says nothing.
+        """
+        sentencepiece.set_random_generator_seed(seed)  # its generator is global: seeded anew for every text
+        return self._processor.SampleEncodeAsIds(_without_reserved(text), nbest, alpha)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids (0..V-1), in NFC; BLANK, BOS and EOS leave no trace, UNK is written as �."""
@@ -108,6 +127,10 @@ class Tokenizer:
     def unknown(self, text: str) -> str:
         """The characters of nfc(text) that no piece can write, each once, in the order of their coming."""
         return "".join(sign for sign in dict.fromkeys(nfc(text)) if sign not in self._writable)
+
+
+def _without_reserved(text: str) -> str:
+    return RESERVED.sub("\0", nfc(text))  # no piece holds NUL, so it becomes UNK
 
 
 def _last_field(model: bytes) -> int:

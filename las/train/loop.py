@@ -9,12 +9,10 @@ RUN/state.pt                   all that `--resume` needs
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -29,9 +27,13 @@ from las.data.loader import Loader
 from las.errors import UserError
 from las.ledger import Ledger
 from las.model.las import LAS
-from las.train.objectives import Losses, ObjectiveConfig, losses
-from las.train.optim import OptimizerConfig, build_optimizer, rate_at
+from las.train.averaging import MovingAverage
+from las.train.log import Log
+from las.train.noise import weight_noise
+from las.train.objectives import Losses, ObjectiveConfig, guide, losses
+from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
 from las.train.picture import draw_attention
+from las.train.span import check_span, is_on
 
 PRECISIONS = ("fp32", "bf16")
 LOG_EVERY = 10  # updates
@@ -49,6 +51,11 @@ class TrainConfig:
     seed: int = 0  # of weights, order and masks
     validate_every: int = 1  # epochs from one validation to the next
     average: int = 5  # best validations whose weights are averaged in the end
+    moving_average: float = 0.0  # decay an update, such as 0.999, of an exponential moving average (EMA) of the
+    #                              weights, which is then what is validated and kept; 0: the weights themselves
+    weight_noise: float = 0.0  # standard deviation of Gaussian noise on the weights while a gradient is taken
+    weight_noise_start: int = 0  # first update with it
+    weight_noise_end: int = 0  # first update without it again; 0: never
     save_minutes: float = 5.0  # between two savings of the state that --resume reads
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -56,6 +63,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.accumulate, self.validate_every, self.average) < 1:
             raise UserError("train: epochs, accumulate, validate_every and average must be at least 1")
+        if not 0 <= self.moving_average < 1 or self.weight_noise < 0:
+            raise UserError("train: moving_average must be at least 0 and below 1, weight_noise 0 or more")
+        check_span("train.weight_noise", self.weight_noise_start, self.weight_noise_end)
         if self.precision not in PRECISIONS:
             raise UserError(f"train.precision {self.precision!r}: wanted one of {', '.join(PRECISIONS)}")
 
@@ -91,10 +101,14 @@ class Progress:
     seconds: float = 0.0  # of training so far, validations and earlier starts included
     audio: float = 0.0  # seconds trained on
     best: list[tuple[float, float, int]] = field(default_factory=list)
+    plateau: Plateau = field(default_factory=Plateau)
 
 
 class Trainer:
-    """One run. `validate` judges the present weights; `begin` and `end` are the token ids of a sentence's ends."""
+    """One run. `validate` judges the present weights; `begin` and `end` are the token ids of a sentence's ends.
+
+    `shares` (V,) says how often each token comes in the training transcripts, for unigram label smoothing.
+    """
 
     def __init__(
         self,
@@ -106,11 +120,15 @@ class Trainer:
         begin: int,
         end: int,
         reporter: Reporter,
+        shares: Tensor | None = None,
     ):
         self.model, self.loader, self.validate, self.config, self.folder = model, loader, validate, config, folder
         self.begin, self.end, self.reporter = begin, end, reporter
         self.device = model.frontend.mean.device
+        assert (config.objective.smoothing == "unigram") == (shares is not None)
+        self.shares = shares if shares is None else shares.to(self.device)
         self.optimizer = build_optimizer(model, config.optimizer)
+        self.moving = MovingAverage(model, config.moving_average)
         self.progress = Progress()
         self.ledger = Ledger()
         self.log = Log(folder)
@@ -153,6 +171,7 @@ class Trainer:
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "moving": self.moving.state(),
             "chance": torch.get_rng_state(),
             "chance_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
@@ -162,8 +181,10 @@ class Trainer:
         """Continue where `save` was called."""
         self.progress = Progress(**state["progress"])
         self.progress.best = [(rate, loss, update) for rate, loss, update in self.progress.best]
+        self.progress.plateau = Plateau(**state["progress"]["plateau"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.moving.restore(state["moving"])
         torch.set_rng_state(state["chance"])
         if self.device.type == "cuda" and state["chance_cuda"] is not None:
             torch.cuda.set_rng_state(state["chance_cuda"], self.device)
@@ -183,17 +204,20 @@ class Trainer:
         """One step of the optimiser on the sum of some batches; figures of it are returned."""
         config, progress = self.config, self.progress
         updates = config.epochs * -(-plan // config.accumulate)
-        rate = rate_at(progress.update, updates, config.optimizer)
+        rate = rate_at(progress.update, updates, config.optimizer) * progress.plateau.share
+        noisy = is_on(progress.update, config.weight_noise_start, config.weight_noise_end)
         for options in self.optimizer.param_groups:
             options["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(int(batch.lengths.sum()) + len(batch) for batch in group)
-        found = [self._backward(batch, tokens) for batch in group]
+        with weight_noise(self.model, config.weight_noise if noisy else 0.0):
+            found = [self._backward(batch, tokens) for batch in group]
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip or float("inf"))
         if not norm.isfinite():
             raise UserError(f"{self._where(group)}: the gradient is {norm.item()}; lower train.optimizer.rate")
         self.optimizer.step()
+        self.moving.take_in(self.model)
         progress.update += 1
         progress.audio += sum(float(batch.samples.sum()) for batch in group) / self.model.config.frontend.sample_rate
         return {
@@ -205,15 +229,17 @@ class Trainer:
         }
 
     def _backward(self, batch: Batch, tokens: int) -> Losses:
-        objective = self.config.objective
+        objective, update = self.config.objective, self.progress.update
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = self.model(batch, self.begin)
-        found = losses(output, batch, self.end, objective.label_smoothing)
+        found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares)
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
-        share = objective.ctc_weight if output.ctc_logits is not None else 0.0
+        share = objective.ctc_weight_at(update) if output.ctc_logits is not None else 0.0
         total = ((1 - share) * found.speller + share * found.ctc) / tokens
+        if weight := objective.guide_weight_at(update):
+            total = total + weight * guide(output, batch, objective.guide_width) / tokens
         if not total.isfinite():
             raise UserError(
                 f"{self._where([batch])}: the loss is {total.item()}; lower train.optimizer.rate or check the data"
@@ -233,15 +259,17 @@ class Trainer:
     def _validate(self) -> None:
         """Judge the weights, keep them if they are among the best, and draw the attention."""
         progress = self.progress
-        validation = self.validate()
+        with self.moving.in_place(self.model):
+            validation = self.validate()
+            write_weights(self._weights(progress.update), self.model.state_dict())
         figures = {"loss": validation.loss, "wer": validation.error_rate, "seconds": progress.seconds}
         self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures})
         picture = self.folder / "attention" / f"{progress.update:06d}.png"
         self.log.picture(progress.update, draw_attention(validation.weights, validation.pieces, picture))
-        write_weights(self._weights(progress.update), self.model.state_dict())
         # where everything is wrong, an empty transcript is no better than a long one: then the loss decides
         rank = (min(validation.error_rate, 1.0), validation.loss, progress.update)
         progress.best = sorted([*progress.best, rank])[: self.config.average]
+        progress.plateau.validated(*rank[:2], self.config.optimizer)
         self.reporter.validated(progress.epoch, progress.update, validation)
 
     def _forget(self) -> None:
@@ -253,50 +281,6 @@ class Trainer:
 
     def _weights(self, update: int) -> Path:
         return self.folder / "checkpoints" / f"{update:06d}.safetensors"
-
-
-class Log:
-    """Figures as JSON lines, and for TensorBoard where it is installed."""
-
-    def __init__(self, folder: Path):
-        self.path = folder / "log.jsonl"
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            self.board = None
-        else:
-            self.board = SummaryWriter(str(folder / "tensorboard"))
-
-    def write(self, update: int, kind: str, figures: dict[str, float]) -> None:
-        short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in figures.items()}
-        line = {"update": update, "kind": kind} | short
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        if self.board is not None:
-            for name, value in figures.items():
-                self.board.add_scalar(f"{kind}/{name}", value, update)
-
-    def take_back(self, update: int) -> None:
-        """Drop the lines after an update, of an earlier start that went on from there, and a line that was cut off."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            with suppress(json.JSONDecodeError):
-                if json.loads(line)["update"] <= update:
-                    kept.append(line + "\n")
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.path)
-
-    def picture(self, update: int, pixels: Tensor | None) -> None:
-        """Show pixels (rows, columns, 3) uint8, if there are any."""
-        if self.board is not None and pixels is not None:
-            self.board.add_image("attention", pixels, update, dataformats="HWC")
-
-    def close(self) -> None:
-        if self.board is not None:
-            self.board.close()
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

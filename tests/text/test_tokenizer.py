@@ -46,6 +46,31 @@ def test_every_text_of_known_characters_comes_back(tokenizer, text):
     assert len(tokenizer.pieces(ids)) == len(ids)
 
 
+@given(text=st.text(alphabet=SIGNS + " "), seed=st.integers(0, 2**31 - 1))
+def test_a_drawn_way_to_write_a_text_reads_the_same_and_comes_again(tokenizer, text, seed):
+    if not tokenizer.can_sample:
+        return
+    ids = tokenizer.sample(text, 0.3, -1, seed)
+    tokenizer.sample("something else", 0.3, -1, 3)
+    assert tokenizer.sample(text, 0.3, -1, seed) == ids
+    assert tokenizer.decode(ids) == nfc(text)
+
+
+def test_many_ways_are_drawn_and_few_where_few_are_asked_for():
+    unigram, bpe, char = (Tokenizer.from_bytes(train_model(TEXTS, size=200, kind=kind)) for kind in KINDS)
+    text = TEXTS[0]
+    assert (unigram.can_sample, bpe.can_sample, char.can_sample) == (True, True, False)
+    ways = {nbest: {tuple(unigram.sample(text, 0.1, nbest, seed)) for seed in range(60)} for nbest in (-1, 3)}
+    assert len(ways[3]) == 3
+    assert len(ways[-1]) > 10
+    assert len({tuple(bpe.sample(text, 0.3, -1, seed)) for seed in range(60)}) > 10
+    assert tuple(unigram.encode(text)) in ways[3]
+    likely = [unigram.sample(text, 1.0, 3, seed) for seed in range(200)].count(unigram.encode(text))
+    flat = [unigram.sample(text, 0.0, 3, seed) for seed in range(200)].count(unigram.encode(text))
+    assert 40 < flat < 95  # a third of 200
+    assert likely > flat
+
+
 @given(text=st.text() | st.text(alphabet="ab ▁▅\0\ud800한❤"))
 def test_unknown_tells_when_unk_is_written(tokenizer, text):
     ids = tokenizer.encode(text)

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from las.batch import Batch, pad
-from las.checkpoint import read_state
+from las.checkpoint import read_state, read_weights
 from las.data.loader import Loader
 from las.data.shards import read_index
 from las.errors import UserError
 from las.model.las import LAS
 from las.text.tokenizer import BOS, EOS, Tokenizer
 from las.train import loop
-from las.train.loop import Log, TrainConfig, Trainer, Validation
+from las.train.log import Log
+from las.train.loop import TrainConfig, Trainer, Validation
+from las.train.objectives import guide
 
 STILL = (
     "model.listener.dropout=0", "model.speller.dropout=0",
@@ -228,7 +230,10 @@ def test_interrupted_and_resumed_is_uninterrupted(make, number, after):
     assert whole.reporter.losses[after:] == second.reporter.losses
 
 
-@pytest.mark.parametrize("words", [("train.accumulate=2",), ("data.workers=1",), ("train.precision=bf16",)])
+@pytest.mark.parametrize("words", [
+    ("train.accumulate=2",), ("data.workers=1",), ("train.precision=bf16",), ("train.moving_average=0.9",),
+    ("train.weight_noise=0.05",), ("train.optimizer.kind=adadelta",),
+])  # fmt: skip
 def test_resuming_is_exact_with_other_settings_too(make, words):
     words = ("train.epochs=2", "data.batch_seconds=0.8", *words)
     whole = make(*words, name="whole")
@@ -240,6 +245,89 @@ def test_resuming_is_exact_with_other_settings_too(make, words):
     second.restore(read_state(second.folder / "state.pt"))
     second.run()
     assert same(weights(second), weights(whole))
+    assert same(second.moving.weights, whole.moving.weights)
+
+
+def test_a_plateau_lowers_the_rate_and_a_resumed_run_knows_it(make):
+    words = ("train.epochs=4", "train.optimizer.decay=plateau", "train.optimizer.patience=1")
+    rates = [0.5, 0.5, 0.4, 0.4]
+    whole = make(*words, name="whole", rates=rates)
+    whole.run()
+    assert whole.progress.plateau.share == 0.25
+    first = make(*words, rates=rates, during=lambda updates: updates == 7 and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(UserError, match="interrupted at update 7"):
+        first.run()
+    second = make(*words, rates=rates[2:])
+    second.restore(read_state(second.folder / "state.pt"))
+    assert second.progress.plateau.share == 0.5
+    second.run()
+    assert second.progress.plateau == whole.progress.plateau
+    assert same(weights(second), weights(whole))
+
+
+def test_the_moving_average_is_what_is_validated_and_kept(make):
+    seen = []
+    trainer = make("train.epochs=2", "train.moving_average=0.9")
+    validate = trainer.validate
+    trainer.validate = lambda: (seen.append(weights(trainer)), validate())[1]
+    files = trainer.run()
+    assert same(seen[-1], weights(trainer) | trainer.moving.weights)
+    assert not same(seen[-1], weights(trainer))
+    kept = [read_weights(file) for file in files]
+    assert any(same(seen[-1], one) for one in kept)
+
+
+def test_a_moving_average_changes_nothing_in_training(make):
+    found = []
+    for decay in (0, 0.9):
+        trainer = make("train.epochs=2", f"train.moving_average={decay}", name=f"{decay}")
+        trainer.run()
+        found.append(weights(trainer))
+    assert same(*found)
+
+
+def test_weight_noise_is_there_while_the_gradient_is_taken_and_only_in_its_span(make):
+    words = ("train.epochs=2", "train.weight_noise=0.1", "train.weight_noise_start=1", "train.weight_noise_end=3")
+    trainer = make(*words, *STILL)
+    distances, backward = [], trainer._backward
+
+    def watched(batch, tokens):
+        clean = trainer.clean
+        distances.append((trainer.model.speller.hidden.weight.detach() - clean).std().item())
+        return backward(batch, tokens)
+
+    def update(group, plan):
+        trainer.clean = trainer.model.speller.hidden.weight.detach().clone()
+        return step(group, plan)
+
+    step, trainer._update, trainer._backward = trainer._update, update, watched
+    trainer.run()
+    assert distances[0] == distances[3] == distances[4] == 0
+    assert distances[1:3] == pytest.approx([0.1, 0.1], rel=0.2)
+
+
+def test_the_weights_of_the_losses_are_those_of_the_update(make):
+    """With a CTC weight that has gone to 1 nothing is left that the speller learns from, but its guide."""
+    words = ("train.objective.ctc_weight=0", "train.objective.ctc_weight_to=1", "train.objective.ctc_weight_over=2")
+    trainer = make(*words, *STILL)
+    (batch, *_) = trainer.loader.epoch(0)
+    for update, learns in ((0, (True, False)), (1, (True, True)), (2, (False, True))):
+        trainer.progress.update = update
+        trainer.optimizer.zero_grad()
+        trainer._backward(batch, 10)
+        parts = (trainer.model.speller.output.weight, trainer.model.ctc.output.weight)
+        assert tuple(part.grad is not None and bool(part.grad.any()) for part in parts) == learns
+
+
+def test_a_guide_pulls_attention_to_the_diagonal(make):
+    found = []
+    for weight in (0, 10):
+        trainer = make("train.epochs=15", f"train.objective.guide_weight={weight}", *STILL, name=f"guide{weight}")
+        trainer.run()
+        batch = next(trainer.loader.epoch(0))
+        with torch.no_grad():
+            found.append(guide(trainer.model.eval()(batch, BOS), batch, 0.2).item())
+    assert found[1] < 0.8 * found[0]
 
 
 def test_a_batch_that_fell_away_does_not_shift_the_place_of_a_resumed_run(make, monkeypatch):
@@ -352,6 +440,9 @@ def test_with_tensorboard_the_figures_and_the_picture_are_in_its_file(make):
     [
         ({"epochs": 0}, "train: epochs, accumulate, validate_every and average must be at least 1"),
         ({"average": 0}, "must be at least 1"),
+        ({"moving_average": 1.0}, "train: moving_average must be at least 0 and below 1, weight_noise 0 or more"),
+        ({"weight_noise": -0.1}, "weight_noise 0 or more"),
+        ({"weight_noise_start": 5, "weight_noise_end": 5}, "train.weight_noise_start 5, train.weight_noise_end 5: the"),
         ({"precision": "fp16"}, "train.precision 'fp16': wanted one of fp32, bf16"),
     ],
 )

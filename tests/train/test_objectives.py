@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from las.batch import Batch
 from las.errors import UserError
 from las.model.las import Listened, Output
 from las.model.masking import valid_frames
-from las.train.objectives import ObjectiveConfig, losses
+from las.train.objectives import ObjectiveConfig, guide, losses, token_shares
 
 END = 3
 V = 6  # tokens
@@ -93,7 +94,84 @@ def test_losses_are_float32_whatever_the_logits_are():
     assert found.speller.dtype == found.ctc.dtype == torch.float32
 
 
+def test_smoothing_by_equal_shares_is_uniform_smoothing():
+    torch.manual_seed(2)
+    logits, batch = torch.randn(2, 3, V), batch_of([[4, 5], [4]])
+    uniform = losses(output_of(logits), batch, END, 0.1)
+    shares = losses(output_of(logits), batch, END, 0.1, torch.full((V,), 1 / V))
+    assert shares.speller.item() == pytest.approx(uniform.speller.item(), rel=1e-6)
+
+
+def test_smoothed_by_shares_the_best_guess_is_the_mixture():
+    """The cross-entropy is least, its gradient zero, where the model says the smoothed target."""
+    shares = token_shares([[4, 5], [4]], V, END)
+    mixture = 0.9 * torch.nn.functional.one_hot(torch.tensor([5, END]), V) + 0.1 * shares
+    logits = (mixture + 1e-12).log().unsqueeze(0).requires_grad_()
+    losses(output_of(logits), batch_of([[5]]), END, 0.1, shares).speller.backward()
+    assert logits.grad.abs().max() < 1e-6
+
+
+def test_smoothing_has_a_start_and_an_end():
+    config = ObjectiveConfig(label_smoothing=0.1, smoothing_start=2, smoothing_end=4)
+    assert [config.smoothing_at(update) for update in range(6)] == [0, 0, 0.1, 0.1, 0, 0]
+    assert [ObjectiveConfig(label_smoothing=0.1).smoothing_at(update) for update in (0, 10**9)] == [0.1, 0.1]
+
+
+def test_the_ctc_weight_stays_or_goes_straight():
+    assert {ObjectiveConfig(ctc_weight=0.3).ctc_weight_at(update) for update in (0, 5, 10**9)} == {0.3}
+    config = ObjectiveConfig(ctc_weight=0.0, ctc_weight_to=1.0, ctc_weight_over=10)
+    assert [config.ctc_weight_at(update) for update in (0, 5, 10, 20)] == [0.0, 0.5, 1.0, 1.0]
+
+
+def attending(weights, rows, frames):
+    output = output_of(torch.zeros(len(rows), weights.shape[1], V), frames=frames)
+    return replace(output, weights=weights), batch_of(rows)
+
+
+def test_attention_on_the_diagonal_loses_nothing_and_off_it_much():
+    diagonal = torch.eye(3).unsqueeze(0)  # two tokens and the end, three frames
+    assert guide(*attending(diagonal, [[4, 5]], [3]), 0.2).item() == pytest.approx(0, abs=1e-6)
+    far = 1 - math.exp(-((2 / 3) ** 2) / (2 * 0.2**2))
+    assert guide(*attending(diagonal.flip(2), [[4, 5]], [3]), 0.2).item() == pytest.approx(2 * far)
+
+
+def test_padding_is_not_guided():
+    """An utterance costs the same alone and beside a longer one, whatever stands in its padding."""
+    torch.manual_seed(3)
+    alone = torch.rand(1, 2, 3)
+    padded = torch.rand(2, 4, 5)
+    padded[0, :2, :3] = alone[0]
+    long = padded[1:].clone()
+    together = guide(*attending(padded, [[4], [4, 5, 4]], [3, 5]), 0.2).item()
+    apart = guide(*attending(alone, [[4]], [3]), 0.2) + guide(*attending(long, [[4, 5, 4]], [5]), 0.2)
+    assert together == pytest.approx(apart.item(), rel=1e-6)
+
+
+def test_guidance_fades():
+    config = ObjectiveConfig(guide_weight=2.0, guide_over=4)
+    assert [config.guide_weight_at(update) for update in range(6)] == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
+    assert ObjectiveConfig(guide_weight=2.0).guide_weight_at(10**9) == 2.0
+    assert ObjectiveConfig().guide_weight_at(0) == 0.0
+
+
 @pytest.mark.parametrize("settings", [{"ctc_weight": 1.5}, {"ctc_weight": -0.1}, {"label_smoothing": 1.0}])
 def test_settings_that_cannot_be_are_refused(settings):
     with pytest.raises(UserError, match="ctc_weight must be between 0 and 1, label_smoothing at least 0 and below 1"):
+        ObjectiveConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ctc_weight_to": 1.1, "ctc_weight_over": 5}, "ctc_weight_to must be between 0 and 1, and ctc_weight_over at"),
+        ({"ctc_weight_to": 0.1}, "ctc_weight_over at least 1 with it"),
+        ({"ctc_weight_over": 5}, "objective.ctc_weight_over: says how fast, not where to; set objective.ctc_weight_to"),
+        ({"smoothing": "bigram"}, "objective.smoothing 'bigram': wanted one of uniform, unigram"),
+        ({"smoothing_start": 3, "smoothing_end": 2}, "objective.smoothing_start 3, objective.smoothing_end 2: the end"),
+        ({"guide_weight": -1.0}, "guide_weight and guide_over must be 0 or more, guide_width above 0"),
+        ({"guide_width": 0.0}, "guide_width above 0"),
+    ],
+)
+def test_other_settings_that_cannot_be_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
         ObjectiveConfig(**settings)

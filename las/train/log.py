@@ -1,0 +1,54 @@
+"""Figures of a run -> JSON lines, and TensorBoard's file where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+
+
+class Log:
+    """Figures as JSON lines, and for TensorBoard where it is installed."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "log.jsonl"
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self.board = None
+        else:
+            self.board = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, update: int, kind: str, figures: dict[str, float]) -> None:
+        short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in figures.items()}
+        line = {"update": update, "kind": kind} | short
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(f"{kind}/{name}", value, update)
+
+    def take_back(self, update: int) -> None:
+        """Drop the lines after an update, of an earlier start that went on from there, and a line that was cut off."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):
+                if json.loads(line)["update"] <= update:
+                    kept.append(line + "\n")
+        temporary = self.path.with_name(self.path.name + ".part")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def picture(self, update: int, pixels: Tensor | None) -> None:
+        """Show pixels (rows, columns, 3) uint8, if there are any."""
+        if self.board is not None and pixels is not None:
+            self.board.add_image("attention", pixels, update, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.board is not None:
+            self.board.close()
