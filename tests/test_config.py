@@ -87,6 +87,11 @@ def test_the_whole_run_config_round_trips(tmp_path):
         ("data.batch_seconds=0", "data: batch_seconds, batch_utterances, longest and neighbours must be above 0"),
         ("data.leave_out=2", "data: workers must be 0 or more, leave_out between 0 and 1"),
         ("data.workers=-1", "data: workers must be 0 or more, leave_out between 0 and 1"),
+        ("model.speller.attention.heads=2", "'model.speller.attention.heads' of model.speller.attention.kind content"),
+        ("model.speller.attention.heads=2", "(one of multi_head); the nearest known key is 'model.speller.attention."),
+        ("model.speller.attention.kind=loction", "did you mean 'location'?"),
+        ("model.speller.attention={kind: windowed, window: 0}", "attention.window 0 must be at least 1"),
+        ("model.speller.attention={kind: multi_head, heads: 3}", "attention.heads 3 do not divide attention.width 256"),
         ("style=basics", "unknown text style 'basics'; did you mean 'basic'?"),
     ],
 )
@@ -254,4 +259,4 @@ def test_every_key_of_a_run_has_a_meaning():
     found = list(keys(RunConfig))
     assert [key.name for key in found if not key.meaning] == []
     assert [key.name for key in found if not key.kind] == []
-    assert len({key.name for key in found}) == len(found) > 50
+    assert len({(key.name, key.of) for key in found}) == len(found) > 50

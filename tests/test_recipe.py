@@ -73,6 +73,29 @@ def test_a_run_folder_has_what_is_promised(trained):
     assert log[-1]["wer"] == 0.0
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.speller.context=initial"],
+        ["model.speller.context=every_step", "model.speller.cell=gru", "model.listener.cell=gru"],
+        ["model.speller.attention.kind=windowed", "model.speller.attention.window=5"],
+        ["model.speller.attention.kind=additive", "model.speller.input_feeding=false"],
+    ],
+)
+def test_every_decoder_trains_stops_resumes_and_transcribes(run, corpus, words):
+    """Interrupted or not, the same weights come out; greedy and beam search run; pictures are drawn."""
+    words = ["train.epochs=2", *words]
+    whole = run(*words, name="whole")
+    assert list((whole / "attention").iterdir())
+    with pytest.raises(UserError, match="interrupted"):
+        run(*words, name="stopped", during=stop_after(3))
+    assert same(model_weights(whole), model_weights(run(*words, name="stopped", resume=True)))
+    recognizer, config = open_model(whole / "model")
+    assert config == settings.load(RunConfig, whole / "config.yaml")
+    sources = [utterance.audio for utterance in read_manifest(corpus / "valid.jsonl")]
+    assert len(list(recognizer.transcribe(sources))) == len(sources)
+
+
 def test_a_model_folder_is_whole_and_transcribes(trained, corpus):
     folder = trained / "model"
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import pytest
@@ -52,27 +51,26 @@ def test_every_variant_learns_two_batches_by_heart(variant):
     config = ModelConfig(
         FrontendConfig(sample_rate=RATE, mel_bins=16),
         SpecAugmentConfig(time_masks=0, frequency_masks=0),
-        ListenerConfig(width=32, reduce=(2, 2), dropout=0.0, cell=cell),
+        ListenerConfig(width=32, reduce=(4, 2), dropout=0.0, cell=cell),
         SpellerConfig(width=32, embedding=16, dropout=0.0, **settings),
         ctc=False,
     )
     model = LAS(config, VOCABULARY)
     data = batches()
     model.frontend.fit(data)
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    start = 0.0
-    for update, batch in enumerate(itertools.cycle(data)):
+    optimizer = torch.optim.Adam(model.parameters(), 0.01, betas=(0.9, 0.98))
+    first, last = [1.0, 1.0], [1.0, 1.0]  # losses of the two batches, at the start and lately
+    for update in range(300):
+        batch, place = data[update % 2], update % 2
         logits = model(batch, BEGIN).logits
         loss = functional.cross_entropy(logits.flatten(0, 1), functional.pad(batch.tokens, (0, 1), value=END).flatten())
-        start = start or float(loss)
-        if loss < 0.04 * start and update % 2:
-            break
-        assert update < 400, f"after {update} updates {float(loss) / start:.0%} of the loss is left"
+        last[place] = loss.item()
+        if update < 2:
+            first[place] = loss.item()
+        elif sum(last) < 0.05 * sum(first):
+            return
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    with torch.no_grad():
-        for batch in data:
-            targets = functional.pad(batch.tokens, (0, 1), value=END).flatten()
-            assert functional.cross_entropy(model(batch, BEGIN).logits.flatten(0, 1), targets) < 0.05 * start
+    pytest.fail(f"{sum(last) / sum(first):.0%} of the loss is left")
