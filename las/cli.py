@@ -392,3 +392,6 @@ class _TrainingBar:
     def validated(self, epoch: int, update: int, validation: Validation) -> None:
         line = f"epoch {epoch} update {update}: loss {validation.loss:.4f} WER {validation.error_rate:.2%}"
         self.progress.console.print(f"{line} | {validation.example}", markup=False, highlight=False, soft_wrap=True)
+
+    def warned(self, message: str) -> None:
+        self.progress.console.print(f"las: {message}", markup=False, highlight=False, soft_wrap=True)

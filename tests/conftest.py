@@ -35,6 +35,7 @@ class Quiet:
         self.losses: list[float] = []
         self.shares: list[float] = []
         self.validations: list = []
+        self.warnings: list[str] = []
         self.during = during  # called with the number of updates so far
 
     def training(self, done, epoch, figures):
@@ -45,6 +46,9 @@ class Quiet:
 
     def validated(self, epoch, update, validation):
         self.validations.append((epoch, update, validation))
+
+    def warned(self, message):
+        self.warnings.append(message)
 
 
 def sing(text: str, seed: int = 0) -> torch.Tensor:

@@ -306,7 +306,7 @@ def test_every_key_is_printed(las):
         "model.listener.reduce=[1,2,2]\ttuple[int, ...]\tframes that each BiLSTM layer reads at once, bottom first"
         in lines
     )
-    assert all(re.fullmatch(r"[\w.]+=\S*\t[\w\[\], .]+\t\S.*", line) for line in lines)
+    assert all(re.fullmatch(r"[\w.]+=\S*\t[\w\[\], .|]+\t\S.*", line) for line in lines)
 
 
 def test_train_from_a_file_and_words(las, run_config, tmp_path, monkeypatch):

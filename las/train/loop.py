@@ -34,6 +34,7 @@ from las.train.objectives import Losses, ObjectiveConfig, guide, losses
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
 from las.train.picture import draw_attention
 from las.train.span import check_span, is_on
+from las.train.watch import Watch, measure
 
 PRECISIONS = ("fp32", "bf16")
 LOG_EVERY = 10  # updates
@@ -56,6 +57,7 @@ class TrainConfig:
     weight_noise: float = 0.0  # standard deviation of Gaussian noise on the weights while a gradient is taken
     weight_noise_start: int = 0  # first update with it
     weight_noise_end: int = 0  # first update without it again; 0: never
+    aligned_by: int = 5000  # update after which attention that is not aligned yet is told of, once; 0: never
     save_minutes: float = 5.0  # between two savings of the state that --resume reads
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -63,8 +65,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if min(self.epochs, self.accumulate, self.validate_every, self.average) < 1:
             raise UserError("train: epochs, accumulate, validate_every and average must be at least 1")
-        if not 0 <= self.moving_average < 1 or self.weight_noise < 0:
-            raise UserError("train: moving_average must be at least 0 and below 1, weight_noise 0 or more")
+        if not 0 <= self.moving_average < 1 or self.weight_noise < 0 or self.aligned_by < 0:
+            raise UserError(
+                "train: moving_average must be at least 0 and below 1, weight_noise and aligned_by 0 or more"
+            )
         check_span("train.weight_noise", self.weight_noise_start, self.weight_noise_end)
         if self.precision not in PRECISIONS:
             raise UserError(f"train.precision {self.precision!r}: wanted one of {', '.join(PRECISIONS)}")
@@ -90,6 +94,9 @@ class Reporter(Protocol):
     def validated(self, epoch: int, update: int, validation: Validation) -> None:
         """After a validation."""
 
+    def warned(self, message: str) -> None:
+        """Something in the run is not as it should be."""
+
 
 @dataclass
 class Progress:
@@ -102,6 +109,7 @@ class Progress:
     audio: float = 0.0  # seconds trained on
     best: list[tuple[float, float, int]] = field(default_factory=list)
     plateau: Plateau = field(default_factory=Plateau)
+    watch: Watch = field(default_factory=Watch)
 
 
 class Trainer:
@@ -182,6 +190,7 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self.progress.best = [(rate, loss, update) for rate, loss, update in self.progress.best]
         self.progress.plateau = Plateau(**state["progress"]["plateau"])
+        self.progress.watch = Watch(**state["progress"]["watch"])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moving.restore(state["moving"])
@@ -236,6 +245,8 @@ class Trainer:
         found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares)
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
+        if update % LOG_EVERY == 0:
+            self.progress.watch.take_in(measure(output.weights, batch.lengths + 1, output.listened.lengths))
         share = objective.ctc_weight_at(update) if output.ctc_logits is not None else 0.0
         total = ((1 - share) * found.speller + share * found.ctc) / tokens
         if weight := objective.guide_weight_at(update):
@@ -262,8 +273,9 @@ class Trainer:
         with self.moving.in_place(self.model):
             validation = self.validate()
             write_weights(self._weights(progress.update), self.model.state_dict())
-        figures = {"loss": validation.loss, "wer": validation.error_rate, "seconds": progress.seconds}
-        self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures})
+        found = measure(validation.weights.unsqueeze(0), *torch.tensor(validation.weights.shape).unsqueeze(1))
+        figures = {"loss": validation.loss, "wer": validation.error_rate, **progress.watch.figures(found)}
+        self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, "seconds": progress.seconds})
         picture = self.folder / "attention" / f"{progress.update:06d}.png"
         self.log.picture(progress.update, draw_attention(validation.weights, validation.pieces, picture))
         # where everything is wrong, an empty transcript is no better than a long one: then the loss decides
@@ -271,6 +283,8 @@ class Trainer:
         progress.best = sorted([*progress.best, rank])[: self.config.average]
         progress.plateau.validated(*rank[:2], self.config.optimizer)
         self.reporter.validated(progress.epoch, progress.update, validation)
+        if advice := progress.watch.advice(found, progress.update, self.config.aligned_by):
+            self.reporter.warned(advice)
 
     def _forget(self) -> None:
         """Remove weights that are not among the best any more; after `save`, as its last state may need them."""

@@ -330,6 +330,47 @@ def test_a_guide_pulls_attention_to_the_diagonal(make):
     assert found[1] < 0.8 * found[0]
 
 
+def scattered(trainer, rows):
+    """Validations whose attention is this."""
+    trainer.validate = lambda: Validation(1.0, 1.0, rows, ["a"] * len(rows), "a")
+
+
+def test_attention_that_does_not_align_is_told_of_once(make):
+    words = ("train.epochs=5", "train.aligned_by=6")  # 3 updates an epoch
+    trainer = make(*words, during=lambda updates: updates == 10 and os.kill(os.getpid(), signal.SIGTERM))
+    scattered(trainer, torch.full((5, 8), 1 / 8))
+    with pytest.raises(UserError, match="interrupted at update 10"):
+        trainer.run()
+    (warning,) = trainer.reporter.warnings
+    assert warning.startswith("attention is not aligned after 6 updates (monotonic 0.00, sharp 0.00;")
+    again = make(*words)
+    again.restore(read_state(again.folder / "state.pt"))
+    scattered(again, torch.full((5, 8), 1 / 8))
+    again.run()
+    assert again.reporter.warnings == []  # a resumed run knows that it was told
+    found = lines(again, "valid")
+    assert [line["sharp"] for line in found] == pytest.approx([0.0] * 5, abs=1e-6)
+    assert all({"monotonic", "train_monotonic", "train_sharp"} <= line.keys() for line in found)
+    whole = make(*words, name="whole")
+    whole.run()
+    assert whole.progress.watch.batches == again.progress.watch.batches == 2  # updates 0 and 10
+    assert whole.progress.watch.sharp == again.progress.watch.sharp
+
+
+@pytest.mark.parametrize(("words", "rows"), [
+    (("train.aligned_by=0",), torch.full((5, 8), 1 / 8)),  # not asked for
+    (("train.aligned_by=7",), torch.full((5, 8), 1 / 8)),  # not yet
+    (("train.aligned_by=3",), torch.eye(5)),  # aligned
+    (("train.aligned_by=3",), torch.zeros(5, 8)),  # no attention
+])  # fmt: skip
+def test_there_is_nothing_to_tell(make, words, rows):
+    trainer = make("train.epochs=2", *words)
+    scattered(trainer, rows)
+    trainer.run()
+    assert trainer.reporter.warnings == []
+    assert ("sharp" in lines(trainer, "valid")[-1]) == bool(rows.any())
+
+
 def test_a_batch_that_fell_away_does_not_shift_the_place_of_a_resumed_run(make, monkeypatch):
     """Nothing is left of the first planned batch; the state must count it all the same."""
     read = Loader.batches
@@ -440,8 +481,12 @@ def test_with_tensorboard_the_figures_and_the_picture_are_in_its_file(make):
     [
         ({"epochs": 0}, "train: epochs, accumulate, validate_every and average must be at least 1"),
         ({"average": 0}, "must be at least 1"),
-        ({"moving_average": 1.0}, "train: moving_average must be at least 0 and below 1, weight_noise 0 or more"),
-        ({"weight_noise": -0.1}, "weight_noise 0 or more"),
+        (
+            {"moving_average": 1.0},
+            "train: moving_average must be at least 0 and below 1, weight_noise and aligned_by 0",
+        ),
+        ({"weight_noise": -0.1}, "weight_noise and aligned_by 0 or more"),
+        ({"aligned_by": -1}, "weight_noise and aligned_by 0 or more"),
         ({"weight_noise_start": 5, "weight_noise_end": 5}, "train.weight_noise_start 5, train.weight_noise_end 5: the"),
         ({"precision": "fp16"}, "train.precision 'fp16': wanted one of fp32, bf16"),
     ],
