@@ -302,10 +302,7 @@ def test_every_key_is_printed(las):
     assert status == 0
     lines = out.splitlines()
     assert "train.epochs=40\tint\tpasses over the training data" in lines
-    assert (
-        "model.listener.reduce=[1,2,2]\ttuple[int, ...]\tframes that each layer reads at once, bottom first"
-        in lines
-    )
+    assert "model.listener.reduce=[1,2,2]\ttuple[int, ...]\tframes that each layer reads at once, bottom first" in lines
     assert all(re.fullmatch(r"[\w.]+=\S*\t[\w\[\], .|]+\t\S.*", line) for line in lines)
 
 
