@@ -44,7 +44,6 @@ ZERO_CROSSINGS, ROLLOFF, KAISER_BETA = 64, 0.9475937167399596, 14.76965645937949
 LARGEST_KERNEL = 1 << 21  # numbers; beyond it (44101 -> 16000 Hz) the filter is evaluated sample by sample
 READ_FRAMES = 1 << 14  # frames decoded at once
 RESAMPLE_SAMPLES = 1 << 16  # samples resampled at once
-PADDED_TO = 1 << 13  # samples; oneDNN prepares a convolution anew for each length it meets, which takes 13 ms
 OPEN_ENDED = 0x7FFFF000  # a chunk size from here on means "until the file ends" (SoX and FFmpeg into a pipe)
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's frame count is beyond it where the file does not say
 MP3_SLACK = 2 * 1152  # samples; encoder delay and padding that the header may or may not count
@@ -488,8 +487,7 @@ def _torchaudio_filter(old: int, new: int) -> Filter:
     )
 
     def convert(samples: Tensor, first: int, count: int) -> Tensor:
-        whole = torch.nn.functional.pad(samples, (0, -len(samples) % PADDED_TO))
-        return resample(whole)[first : first + count].clone()
+        return resample(samples)[first : first + count].clone()
 
     return convert
 
