@@ -337,6 +337,32 @@ def score(
     print(f"CER {format_counts(score_texts(references, hypotheses, style, 'character').counts)}")
 
 
+doctor = typer.Typer(help="Find what is wrong before it costs a run.", no_args_is_help=True)
+app.add_typer(doctor, name="doctor")
+
+
+@doctor.command()
+def data(
+    sets: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests, such as train and dev.")
+    ],
+    tokenizer: Annotated[Path | None, typer.Option(help="Tokens that must be able to write every text.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the report in full.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one for each core.")] = None,
+) -> None:
+    """What is odd in recordings, texts and splits: durations, clipping, silence, rates, repeats, shared speakers."""
+    from las.data.doctor import examine, render, to_json
+    from las.text.tokenizer import Tokenizer
+
+    named = _named_sets(sets)
+    tokens = None if tokenizer is None else Tokenizer.load(tokenizer)
+    with _bar("listening", None) as bar:
+        report = examine(named, tokens, workers or os.cpu_count() or 1, bar)
+    if output is not None:
+        _write(output, to_json(report))
+    print(render(report))
+
+
 # ------------------------------------------------------------------------------------------------------------ progress
 
 

@@ -294,6 +294,18 @@ def test_a_folder_of_shards_is_not_written_over(complaint, corpus):
     assert "holds shards already" in complaint("shard", corpus / "valid.jsonl", "-o", corpus / "shards/valid")
 
 
+def test_the_doctor_looks_at_data(las, corpus, tmp_path):
+    shards = corpus / "shards" / "train"
+    sets = (shards, f"again={shards}")
+    words = (*sets, "--tokenizer", corpus / "tokenizer.model", "-o", tmp_path / "검사.json")
+    status, out, err = las("doctor", "data", *words)
+    assert (status, err) == (0, "")
+    assert re.search(r"^train: utterances \d+, ", out)
+    assert "id in several sets" in out
+    report = json.loads((tmp_path / "검사.json").read_text(encoding="utf-8"))
+    assert set(report["sets"]) == {"train", "again"}
+
+
 # ---------------------------------------------------------------------------------------------------------------- train
 
 
