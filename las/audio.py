@@ -51,6 +51,9 @@ DURATION_SLACK = 0.1  # s; codec delay and padding in m4a and webm
 NO_SAMPLES = "{}: it has no samples (zero-length audio)"
 # Nothing that opens other files by name (hls, concat, sdp) may be guessed from the content.
 CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,aac,ac3,eac3,amr,mp3,ogg,wav,flac,caf,aiff,ape,wv,tta,dts"
+SUFFIXES = {  # of audio files, where a folder is looked through; what a file is, is seen from what it holds
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

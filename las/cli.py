@@ -36,9 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-AUDIO_SUFFIXES = {
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff",
-}  # fmt: skip
 
 
 class Format(StrEnum):
@@ -116,12 +113,12 @@ def transcribe(
 
 def _audio_files(names: Iterable[str]) -> Iterator[str]:
     """Files as given, the audio files of folders and the matches of globs, in order."""
+    from las.audio import SUFFIXES
+
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(
-                str(one) for one in path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file()
-            )
+            found = sorted(str(one) for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
             if not found:
                 raise UserError(f"{name}: no audio files in this folder")
             yield from found
@@ -335,6 +332,28 @@ def score(
     references, hypotheses = read_texts(reference), read_texts(hypothesis)
     print(f"WER {format_counts(score_texts(references, hypotheses, style).counts)}")
     print(f"CER {format_counts(score_texts(references, hypotheses, style, 'character').counts)}")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder, a .csv or .tsv, or JSON lines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write, such as train.jsonl.")],
+    leave_out: Annotated[float, typer.Option(help="Share of utterances that may be unusable.")] = 0.01,
+) -> None:
+    """A corpus as others lay it out -> manifest: audio with .txt beside it, csv/tsv, Kaldi, lhotse cuts, NeMo."""
+    from las.data import foreign
+    from las.data.manifest import write_manifest
+    from las.ledger import Ledger
+
+    stretches = foreign.read(source)
+    ledger = Ledger()
+    with _bar("importing", len(stretches)) as bar:
+        utterances = list(foreign.adopt(stretches, output.with_suffix(".audio"), ledger, bar))
+    ledger.check(len(stretches), leave_out, "mend them, or raise --leave-out")
+    write_manifest(output, utterances)
+    if len(ledger):
+        print(f"las: left out: {ledger}", file=sys.stderr)
+    print(f"{output}: {len(utterances)} utterances")
 
 
 doctor = typer.Typer(help="Find what is wrong before it costs a run.", no_args_is_help=True)

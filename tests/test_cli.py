@@ -294,6 +294,20 @@ def test_a_folder_of_shards_is_not_written_over(complaint, corpus):
     assert "holds shards already" in complaint("shard", corpus / "valid.jsonl", "-o", corpus / "shards/valid")
 
 
+def test_a_corpus_of_another_program_is_imported(las, complaint, tools, tmp_path):
+    for number in range(2):
+        tools.write_wav(tmp_path / f"{number}.wav", tools.sing("ab", number))
+    (tmp_path / "corpus.csv").write_text("path,sentence\n0.wav,하나\n1.wav,둘\n2.wav,셋\n", encoding="utf-8")
+    words = ("import", tmp_path / "corpus.csv", "-o", tmp_path / "train.jsonl")
+    assert re.match(
+        r"1 of 3 utterances left out, .* \(cannot be used: 1 \(first: 2: .*2\.wav: no such file", complaint(*words)
+    )
+    status, out, err = las(*words, "--leave-out", "0.5")
+    assert (status, out) == (0, f"{tmp_path / 'train.jsonl'}: 2 utterances\n")
+    assert err.startswith("las: left out: cannot be used: 1 (first: 2: ")
+    assert [one.text for one in read_manifest(tmp_path / "train.jsonl")] == ["하나", "둘"]
+
+
 def test_the_doctor_looks_at_data(las, corpus, tmp_path):
     shards = corpus / "shards" / "train"
     sets = (shards, f"again={shards}")
