@@ -27,6 +27,7 @@ setup(
         "av>=14",
         "sentencepiece>=0.2",
         "webdataset>=1.0.2",
+        "fsspec>=2025.3",
         "jiwer>=4",
         "omegaconf>=2.3",
         "typer>=0.15",

@@ -76,7 +76,7 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     torch.manual_seed(config.train.seed)
     tokenizer = Tokenizer.load(config.data.tokenizer)
     rate = config.model.frontend.sample_rate
-    index, valid_index = read_index(config.data.train), read_index(config.data.valid)
+    index, valid_index = (read_index(place, config.data.cache) for place in (config.data.train, config.data.valid))
     seed = config.train.seed
     loader = Loader(index, tokenizer, rate, config.data, shuffle=True, seed=seed, augment=config.augment)
     valid_data = replace(config.data, longest=float("inf"), leave_out=1.0)
@@ -255,8 +255,8 @@ A Listen, Attend and Spell model with {size / 1e6:.2f} million parameters, made 
 
 | | |
 |---|---|
-| trained on | {loader.index.root.name}: {len(loader.entries)} utterances, {loader.seconds / 3600:.2f} h |
-| validated on | {valid_loader.index.root.name}: {len(valid_loader.entries)} utterances, WER {final.error_rate:.2%} |
+| trained on | {loader.index.name}: {len(loader.entries)} utterances, {loader.seconds / 3600:.2f} h |
+| validated on | {valid_loader.index.name}: {len(valid_loader.entries)} utterances, WER {final.error_rate:.2%} |
 | training | {config.epochs} epochs, {progress.update} updates, seed {config.seed}: {minutes:.1f} min on {hardware()} |
 | command | `{command()}` |
 

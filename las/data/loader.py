@@ -35,8 +35,9 @@ WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
 class LoaderConfig:
     """Where the data is and how it becomes batches."""
 
-    train: str = ""  # folder of training shards, made by `las shard`
-    valid: str = ""  # folder of shards to validate on
+    train: str = ""  # folder of training shards, made by `las shard`, or the address of one: https://, s3://, ...
+    valid: str = ""  # folder of shards to validate on, or its address
+    cache: str = ""  # folder that keeps copies of remote shards; empty: each utterance is asked for when it is needed
     tokenizer: str = ""  # model file of the tokens, made by `las tokenizer`
     batch_seconds: float = 160.0  # s of padded audio in a batch, at most; as recorded, before a change of speed
     batch_utterances: int = 64  # utterances in a batch, at most

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -170,7 +171,7 @@ def test_above_the_share_a_run_stops(tools, make, tmp_path, workers):
 def test_a_broken_recording_is_counted_and_named(tools, make, tmp_path):
     index = write(tools, tmp_path)
     entry = index.entries[4]
-    path = index.path(entry.shard)
+    path = Path(index.place(entry.shard))
     content = bytearray(path.read_bytes())
     content[entry.offset + entry.size - 1500] ^= 255  # in the audio, the sample's last member
     path.write_bytes(content)
