@@ -33,6 +33,7 @@ from las.train.noise import weight_noise
 from las.train.objectives import Losses, ObjectiveConfig, guide, losses
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
 from las.train.picture import draw_attention
+from las.train.sampling import SamplingConfig
 from las.train.span import check_span, is_on
 from las.train.watch import Watch, measure
 
@@ -61,6 +62,7 @@ class TrainConfig:
     save_minutes: float = 5.0  # between two savings of the state that --resume reads
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.accumulate, self.validate_every, self.average) < 1:
@@ -241,7 +243,7 @@ class Trainer:
         objective, update = self.config.objective, self.progress.update
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            output = self.model(batch, self.begin)
+            output = self.model(batch, self.begin, self.config.sampling.share_at(update))
         found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares)
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)

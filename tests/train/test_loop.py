@@ -233,6 +233,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make, number, after):
 @pytest.mark.parametrize("words", [
     ("train.accumulate=2",), ("data.workers=1",), ("train.precision=bf16",), ("train.moving_average=0.9",),
     ("train.weight_noise=0.05",), ("train.optimizer.kind=adadelta",),
+    ("train.sampling.share=0.8", "train.sampling.start=1", "train.sampling.over=2"),
 ])  # fmt: skip
 def test_resuming_is_exact_with_other_settings_too(make, words):
     words = ("train.epochs=2", "data.batch_seconds=0.8", *words)
@@ -304,6 +305,24 @@ def test_weight_noise_is_there_while_the_gradient_is_taken_and_only_in_its_span(
     trainer.run()
     assert distances[0] == distances[3] == distances[4] == 0
     assert distances[1:3] == pytest.approx([0.1, 0.1], rel=0.2)
+
+
+def test_tokens_are_sampled_as_the_schedule_says_in_training_alone(make):
+    trainer = make("train.epochs=2", "train.sampling.share=0.8", "train.sampling.start=1", "train.sampling.over=4")
+    shares = []
+    forward = trainer.model.speller.forward
+    trainer.model.speller.forward = lambda *inputs: (shares.append(inputs[2]), forward(*inputs))[1]
+    trainer.run()
+    assert shares == pytest.approx([0, 0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_share_of_no_sampled_tokens_changes_nothing(make):
+    found = []
+    for words in ((), ("train.sampling.share=0.5", "train.sampling.start=1000")):
+        trainer = make("train.epochs=1", *words, name=f"run{len(words)}")
+        trainer.run()
+        found.append(weights(trainer))
+    assert same(*found)
 
 
 def test_the_weights_of_the_losses_are_those_of_the_update(make):
