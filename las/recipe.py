@@ -33,7 +33,9 @@ from las.search.beam import SearchConfig
 from las.text.alignment import ErrorCounts, align
 from las.text.normalize import normalize, style_named
 from las.text.tokenizer import BOS, EOS, Tokenizer
+from las.train.growth import check_growth, check_growth_ends
 from las.train.loop import Reporter, TrainConfig, Trainer, Validation
+from las.train.mwer import Mwer
 from las.train.objectives import losses, token_shares
 from las.transcribe.recognizer import Recognizer
 
@@ -58,6 +60,11 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         style_named(self.style)
+        check_growth(self.train.growth, len(self.model.listener.reduce))
+        if self.init and self.train.growth:
+            raise UserError(f"train.growth with init={self.init}: a trained listener has grown already; give only one")
+        if self.train.mwer.hypotheses and not self.init:
+            raise UserError("train.mwer.hypotheses without init: it is for models that are trained; give init=MODEL")
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -81,6 +88,8 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     loader = Loader(index, tokenizer, rate, config.data, shuffle=True, seed=seed, augment=config.augment)
     valid_data = replace(config.data, longest=float("inf"), leave_out=1.0)
     valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0)
+    plans = (len(loader.plan(epoch)) for epoch in range(config.train.epochs))
+    check_growth_ends(config.train.growth, (-(-plan // config.train.accumulate) for plan in plans))
     if config.model.ctc:
         check_ctc_paths(loader, tokenizer, config.model)
     model = LAS(config.model, tokenizer.size)
@@ -89,7 +98,8 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     elif state is None:
         model.frontend.fit(_some_batches(loader))
     model.to(device)
-    validate = Validator(Recognizer(model, tokenizer, config.search), valid_loader, config)
+    recognizer = Recognizer(model, tokenizer, config.search)
+    validate = Validator(recognizer, valid_loader, config)
     if state is None:
         validate()  # what cannot work should fail now: not after the first epoch, and before the folder is taken
         _claim(config, folder)
@@ -97,7 +107,8 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     if config.train.objective.smoothing == "unigram":
         texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
         shares = token_shares(texts, tokenizer.size, EOS)
-    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares)
+    mwer = _mwer(recognizer, config) if config.train.mwer.hypotheses else None
+    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares, mwer)
     if state is not None:
         trainer.restore(state)
     with closing(trainer.log):
@@ -153,6 +164,20 @@ def _differences(one: Any, other: Any, prefix: str = "") -> list[str]:
         elif left != right:
             names.append(prefix + setting.name)
     return names
+
+
+def _mwer(recognizer: Recognizer, config: RunConfig) -> Mwer:
+    """The n-best of the model as it is searched otherwise, and their word errors as they are counted otherwise."""
+    hypotheses = config.train.mwer.hypotheses
+    search = replace(config.search, beam=hypotheses)
+
+    def text(ids: Sequence[int]) -> str:
+        return normalize(recognizer.tokenizer.decode(list(ids)), config.style)
+
+    def count(reference: Sequence[int], hypothesis: Sequence[int]) -> int:
+        return align(text(reference), text(hypothesis)).counts.errors
+
+    return Mwer(lambda listened: recognizer.spell(listened, search, hypotheses), count, BOS, EOS)
 
 
 def _some_batches(loader: Loader) -> Any:

@@ -304,6 +304,10 @@ def test_few_utterances_without_a_path_are_counted_and_named(run, tools, tmp_pat
 # ----------------------------------------------------------------------------------------------------- starting from
 
 
+STILL = (
+    "model.listener.dropout=0", "model.speller.dropout=0", "train.objective.label_smoothing=0",
+    "model.spec_augment.time_masks=0", "model.spec_augment.frequency_masks=0",
+)  # fmt: skip
 SIZES = ("model.speller.width=32", "model.listener.width=24")
 
 
@@ -340,6 +344,44 @@ def test_starting_from_a_model_of_another_shape_is_refused(run, trained):
 def test_starting_from_a_model_that_hears_otherwise_is_refused(run, trained):
     with pytest.raises(UserError, match=r"init=.*: model.frontend.hop is 0.01 there and 0.02 here; its weights know"):
         run(f"init={trained}/model", "model.frontend.hop=0.02", *SIZES)
+
+
+FINE = ("train.mwer.hypotheses=3", "train.optimizer.rate=0.003", "data.batch_seconds=1.5", *SIZES)
+
+
+def test_fine_tuning_for_word_errors_can_be_interrupted_and_resumed(run, trained):
+    words = (*FINE, "train.epochs=2", f"init={trained}/model")
+    whole = run(*words, name="whole")
+    with pytest.raises(UserError, match="interrupted"):
+        run(*words, during=stop_after(2))
+    assert same(model_weights(run(*words, resume=True)), model_weights(whole))
+
+
+def test_fine_tuning_makes_fewer_word_errors(run, trained, tmp_path, monkeypatch):
+    """Of a model that makes some: a good one with noise on its weights."""
+    monkeypatch.setattr("las.train.loop.LOG_EVERY", 1)
+    start = shutil.copytree(trained / "model", tmp_path / "start")
+    torch.manual_seed(0)
+    weights = model_weights(trained)
+    noisy = {name: value + 0.25 * torch.randn_like(value) for name, value in weights.items() if "speller" in name}
+    checkpoint.write_weights(start / checkpoint.WEIGHTS, weights | noisy)
+    folder = run(*FINE, *STILL, "train.epochs=6", f"init={start}")
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    errors = [line["expected_errors"] for line in log if line["kind"] == "train"]  # of 1.6 words an utterance
+    assert min(errors[:3]) > 0.5
+    assert max(errors[-3:]) < 0.2
+    assert log[-1]["wer"] < 0.1
+
+
+@pytest.mark.parametrize(("said", "heard", "errors"), [
+    ("하나 둘", "하나 셋", 1), ("하나 둘", "", 2), ("", "둘", 1), ("하나 둘", "하나둘", 2), ("Ab c", "ab C", 0),
+])  # fmt: skip
+def test_errors_in_fine_tuning_are_those_of_the_words(random_model, tmp_path, said, heard, errors):
+    recognizer, config = open_model(random_model, "cpu", ["init=somewhere", "train.mwer.hypotheses=2"])
+    tokenizer = train_tokenizer(["하나 둘 셋", "Ab ab c C"], 40, "char", tmp_path / "tokens.model")
+    recognizer.tokenizer = tokenizer
+    mwer = recipe._mwer(recognizer, config)
+    assert mwer.count(tokenizer.encode(said), tokenizer.encode(heard)) == errors
 
 
 def test_a_resumed_run_does_not_need_the_model_that_it_began_with(run, random_model):
@@ -384,6 +426,28 @@ def test_a_signal_stops_a_run_with_a_whole_state(run_config, tools, tmp_path, nu
     assert last.endswith("; continue with --resume")
     state = checkpoint.read_state(tmp_path / "run" / "state.pt")
     assert state["progress"]["update"] == int(last.split("update ")[1].split(";")[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.listener.reduce=[1,2]", "train.growth=[5]"], r"train.growth \[5\]: 1 layers cannot join a"),
+        (["train.growth=[5]", "init=digits"], "train.growth with init=digits: a trained listener has grown already"),
+        (["train.growth=[6]", "train.epochs=2"], r"train.growth \[6\]: the run is over before the last layer joins"),
+        (["train.mwer.hypotheses=4"], "train.mwer.hypotheses without init: it is for models that are trained; give"),
+    ],
+)
+def test_growth_and_fine_tuning_that_cannot_be_do_not_take_the_folder(run, tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        run("model.listener.reduce=[1,2,1]", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_grown_model_is_a_model_like_any_other(run):
+    folder = run("model.listener.reduce=[1,2,1]", "train.growth=[4]", "train.epochs=3")
+    recognizer, config = open_model(folder / "model", "cpu")
+    assert config.train.growth == (4,)
+    assert recognizer.model.listener.running == 3
 
 
 # --------------------------------------------------------------------------------------------------------- using models

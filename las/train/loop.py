@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
@@ -28,7 +28,9 @@ from las.errors import UserError
 from las.ledger import Ledger
 from las.model.las import LAS
 from las.train.averaging import MovingAverage
+from las.train.growth import layers_at
 from las.train.log import Log
+from las.train.mwer import Mwer, MwerConfig
 from las.train.noise import weight_noise
 from las.train.objectives import Losses, ObjectiveConfig, guide, losses
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
@@ -58,11 +60,14 @@ class TrainConfig:
     weight_noise: float = 0.0  # standard deviation of Gaussian noise on the weights while a gradient is taken
     weight_noise_start: int = 0  # first update with it
     weight_noise_end: int = 0  # first update without it again; 0: never
+    growth: tuple[int, ...] = ()  # updates at which one more layer of the listener joins, such as [300,600]: it begins
+    #                               with that many fewer, pools what they would join, and ends whole; []: begins whole
     aligned_by: int = 5000  # update after which attention that is not aligned yet is told of, once; 0: never
     save_minutes: float = 5.0  # between two savings of the state that --resume reads
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    mwer: MwerConfig = field(default_factory=MwerConfig)
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.accumulate, self.validate_every, self.average) < 1:
@@ -71,6 +76,8 @@ class TrainConfig:
             raise UserError(
                 "train: moving_average must be at least 0 and below 1, weight_noise and aligned_by 0 or more"
             )
+        if list(self.growth) != sorted(set(self.growth)) or min(self.growth, default=1) < 1:
+            raise UserError(f"train.growth {list(self.growth)}: updates in rising order, the first at least 1")
         check_span("train.weight_noise", self.weight_noise_start, self.weight_noise_end)
         if self.precision not in PRECISIONS:
             raise UserError(f"train.precision {self.precision!r}: wanted one of {', '.join(PRECISIONS)}")
@@ -117,7 +124,8 @@ class Progress:
 class Trainer:
     """One run. `validate` judges the present weights; `begin` and `end` are the token ids of a sentence's ends.
 
-    `shares` (V,) says how often each token comes in the training transcripts, for unigram label smoothing.
+    `shares` (V,) says how often each token comes in the training transcripts, for unigram label smoothing. `mwer` finds
+    the word errors of hypotheses, where `config.mwer` is on.
     """
 
     def __init__(
@@ -131,12 +139,15 @@ class Trainer:
         end: int,
         reporter: Reporter,
         shares: Tensor | None = None,
+        mwer: Mwer | None = None,
     ):
         self.model, self.loader, self.validate, self.config, self.folder = model, loader, validate, config, folder
         self.begin, self.end, self.reporter = begin, end, reporter
         self.device = model.frontend.mean.device
         assert (config.objective.smoothing == "unigram") == (shares is not None)
         self.shares = shares if shares is None else shares.to(self.device)
+        assert (config.mwer.hypotheses > 0) == (mwer is not None)
+        self.mwer = mwer
         self.optimizer = build_optimizer(model, config.optimizer)
         self.moving = MovingAverage(model, config.moving_average)
         self.progress = Progress()
@@ -220,6 +231,9 @@ class Trainer:
         for options in self.optimizer.param_groups:
             options["lr"] = rate
         self.model.train()
+        self.model.listener.running = self._layers_at(progress.update)
+        if progress.update in config.growth:
+            self.moving.forget()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = sum(int(batch.lengths.sum()) + len(batch) for batch in group)
         with weight_noise(self.model, config.weight_noise if noisy else 0.0):
@@ -231,12 +245,15 @@ class Trainer:
         self.moving.take_in(self.model)
         progress.update += 1
         progress.audio += sum(float(batch.samples.sum()) for batch in group) / self.model.config.frontend.sample_rate
+        errors = [one.expected_errors.item() for one in found if one.expected_errors is not None]
+        more = {"expected_errors": sum(errors) / sum(len(batch) for batch in group)} if errors else {}
         return {
             "loss": sum(one.speller.item() for one in found) / tokens,
             "ctc_loss": sum(one.ctc.item() for one in found) / tokens,
             "accuracy": sum(int(one.correct) for one in found) / tokens,
             "rate": rate,
             "gradient_norm": norm.item(),
+            **more,
         }
 
     def _backward(self, batch: Batch, tokens: int) -> Losses:
@@ -244,6 +261,7 @@ class Trainer:
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = self.model(batch, self.begin, self.config.sampling.share_at(update))
+            expected = self.mwer(self.model, output.listened, batch) if self.mwer is not None else None
         found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares)
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
@@ -253,12 +271,22 @@ class Trainer:
         total = ((1 - share) * found.speller + share * found.ctc) / tokens
         if weight := objective.guide_weight_at(update):
             total = total + weight * guide(output, batch, objective.guide_width) / tokens
+        if expected is not None:
+            total = expected.loss / tokens + self.config.mwer.objective_weight * total
+            found = replace(found, expected_errors=expected.errors)
         if not total.isfinite():
             raise UserError(
                 f"{self._where([batch])}: the loss is {total.item()}; lower train.optimizer.rate or check the data"
             )
         total.backward()
         return found
+
+    def _layers_at(self, update: int) -> int:
+        return layers_at(update, self.config.growth, len(self.model.listener.layers))
+
+    def _stage(self) -> dict[str, float]:
+        """For the log, where the listener grows: the layers that run."""
+        return {"layers": self.model.listener.running} if self.config.growth else {}
 
     def _where(self, group: list[Batch]) -> str:
         ids = [id for batch in group for id in batch.ids]
@@ -267,21 +295,26 @@ class Trainer:
     def _log_training(self, epoch: int, figures: dict[str, float]) -> None:
         seconds = max(self.progress.seconds, 1e-9)
         more = {"seconds": seconds, "speed": self.progress.audio / seconds, "waited": self.waited}
-        self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more})
+        self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more, **self._stage()})
 
     def _validate(self) -> None:
         """Judge the weights, keep them if they are among the best, and draw the attention."""
         progress = self.progress
+        self.model.listener.running = layers = self._layers_at(progress.update - 1)  # as in the last update
         with self.moving.in_place(self.model):
             validation = self.validate()
             write_weights(self._weights(progress.update), self.model.state_dict())
         found = measure(validation.weights.unsqueeze(0), *torch.tensor(validation.weights.shape).unsqueeze(1))
         figures = {"loss": validation.loss, "wer": validation.error_rate, **progress.watch.figures(found)}
-        self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, "seconds": progress.seconds})
+        more = {"seconds": progress.seconds, **self._stage()}
+        self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, **more})
         picture = self.folder / "attention" / f"{progress.update:06d}.png"
         self.log.picture(progress.update, draw_attention(validation.weights, validation.pieces, picture))
         # where everything is wrong, an empty transcript is no better than a long one: then the loss decides
         rank = (min(validation.error_rate, 1.0), validation.loss, progress.update)
+        if any(self._layers_at(update - 1) != layers for *_, update in progress.best):
+            # the listener has grown: weights that ran with fewer layers are not averaged with those of more
+            progress.best, progress.plateau = [], Plateau(progress.plateau.share)
         progress.best = sorted([*progress.best, rank])[: self.config.average]
         progress.plateau.validated(*rank[:2], self.config.optimizer)
         self.reporter.validated(progress.epoch, progress.update, validation)

@@ -349,6 +349,58 @@ def test_a_guide_pulls_attention_to_the_diagonal(make):
     assert found[1] < 0.8 * found[0]
 
 
+GROWS = ("train.epochs=5", "model.listener.reduce=[1,2,1,2]", "train.growth=[4,9]")  # 3 updates an epoch
+
+
+def test_the_listener_grows_and_layers_that_wait_are_not_touched(make):
+    ran, changed = [], []
+    trainer = make(*GROWS, "train.weight_noise=0.01", during=lambda _: look())
+    start = weights(trainer)
+
+    def look():
+        ran.append(trainer.model.listener.running)
+        now = weights(trainer)
+        names = [[name for name in now if name.startswith(f"listener.layers.{layer}.")] for layer in range(4)]
+        changed.append("".join("1" if any(not torch.equal(now[one], start[one]) for one in layer) else "0"
+                               for layer in names))  # fmt: skip
+
+    trainer.run()
+    assert ran == [2] * 4 + [3] * 5 + [4] * 6
+    assert changed == ["1001"] * 4 + ["1101"] * 5 + ["1111"] * 6
+    assert [line["layers"] for line in lines(trainer, "train")] == [4]  # at update 10
+    assert [line["layers"] for line in lines(trainer, "valid")] == [2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("after", [2, 3, 4, 8, 9, 11])
+def test_resuming_is_exact_in_every_stage_of_growth(make, after):
+    words = (*GROWS, "train.moving_average=0.9", "train.optimizer.decay=plateau")
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5]
+    whole = make(*words, name="whole", rates=rates)
+    whole.run()
+    first = make(*words, rates=rates, during=lambda updates: updates == after and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(UserError, match=f"interrupted at update {after}"):
+        first.run()
+    second = make(*words, rates=rates[(after - 1) // 3 :])
+    second.restore(read_state(second.folder / "state.pt"))
+    second.run()
+    assert same(weights(second), weights(whole))
+    assert same(second.moving.weights, whole.moving.weights)
+    assert second.moving.updates == whole.moving.updates == 15 - 9  # begun anew as the last layer joined
+    assert second.progress.best == whole.progress.best
+    assert [line["layers"] for line in lines(second, "valid")] == [line["layers"] for line in lines(whole, "valid")]
+
+
+def test_only_validations_of_the_grown_listener_are_averaged(make):
+    """The best validations come early, with two and three layers; a plateau does not wait for them to come again."""
+    words = (*GROWS, "train.optimizer.decay=plateau", "train.optimizer.patience=1")
+    trainer = make(*words, rates=[0.1, 0.2, 0.3, 0.5, 0.4])
+    files = trainer.run()
+    assert [file.name for file in files] == ["000015.safetensors", "000012.safetensors"]
+    assert sorted(path.name for path in (trainer.folder / "checkpoints").iterdir()) == sorted(one.name for one in files)
+    assert trainer.progress.plateau.share == 0.5  # of the two with three layers the second was no better
+    assert trainer.progress.plateau.best == (0.4, 1.0)
+
+
 def scattered(trainer, rows):
     """Validations whose attention is this."""
     trainer.validate = lambda: Validation(1.0, 1.0, rows, ["a"] * len(rows), "a")
@@ -508,6 +560,8 @@ def test_with_tensorboard_the_figures_and_the_picture_are_in_its_file(make):
         ({"weight_noise": -0.1}, "weight_noise and aligned_by 0 or more"),
         ({"aligned_by": -1}, "weight_noise and aligned_by 0 or more"),
         ({"weight_noise_start": 5, "weight_noise_end": 5}, "train.weight_noise_start 5, train.weight_noise_end 5: the"),
+        ({"growth": (5, 5)}, r"train.growth \[5, 5\]: updates in rising order, the first at least 1"),
+        ({"growth": (0, 5)}, r"train.growth \[0, 5\]: updates"),
         ({"precision": "fp16"}, "train.precision 'fp16': wanted one of fp32, bf16"),
     ],
 )
