@@ -1,9 +1,10 @@
 """The number of an update -> how many layers of the listener run: layer-wise growth at the start of training.
 
-Zeyer et al. 2018 (arXiv:1805.03294), section 3.3, as RETURNN does it: two layers with all of the pyramid's reduction in
-one max-pooling between them find where to look sooner than the whole pyramid; then layer after layer joins. Here the
-layers that wait lie between the lowest ones and the top one, each pooling as many frames as it will join
-(`las.model.listener.Listener`), so that the number of frames never changes and no layer that is trained changes place.
+Zeyer et al. 2018 (arXiv:1805.03294), as RETURNN's pretraining does it: two layers, with all of the pyramid's reduction
+in one max-pooling between them, have an easier time finding where to look; then layer after layer joins. There a new
+layer comes on top. Here the top one stays, as the speller knows it; the layers that wait are those below it, and each
+pools as many frames as it will join (`las.model.listener.Listener`). So neither the number of frames nor the rate at
+which any layer reads ever changes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A batch and what search finds in it -> the word errors that are to be expected: minimum word error rate training.
 
-Prabhavalkar et al. 2018 (arXiv:1712.01818), eq. 3-5: of each utterance's n-best hypotheses y_i, whose probabilities are
-made to sum to 1 among themselves,
+Prabhavalkar et al. 2018 (arXiv:1712.01818), with n-best lists: of an utterance's n best hypotheses y_i, whose
+probabilities are made to sum to 1 among themselves,
 
     sum of P(y_i) / sum of P(y_j) * (W(y_i) - mean of W)
 
@@ -106,11 +106,8 @@ class Mwer:
 
     @torch.no_grad()
     def _search(self, model: LAS, listened: Listened) -> list[list[Hypothesis]]:
-        device = listened.frames.device.type
         model.eval()
         try:
-            # weights cast here, without gradient, must not be found in the cache of those that are cast with it
-            with torch.autocast(device, enabled=torch.is_autocast_enabled(device), cache_enabled=False):
-                return self.search(listened)
+            return self.search(listened)
         finally:
             model.train()

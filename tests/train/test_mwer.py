@@ -192,7 +192,7 @@ def test_search_is_in_evaluation_mode_without_gradient_and_training_goes_on_afte
 
 
 def test_in_bf16_every_weight_gets_its_gradient():
-    """Autocast keeps what it has cast; a weight that search casts, without gradient, must not stand in for it."""
+    """Also those that autocast had in hand, without gradient, while search ran."""
     found = []
     for precise in (True, False):
         model, listened, batch = toy(torch.float32)
