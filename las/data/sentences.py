@@ -1,4 +1,7 @@
-"""Text files of any size -> sentences, one after another: .txt, .gz and .xz with a sentence a line, .jsonl manifests."""
+"""Text files of any size -> sentences, one after another.
+
+.txt, .gz and .xz hold a sentence a line, .jsonl files are manifests.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _open(path: Path) -> IO[str]:
     if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")  # type: ignore[return-value]
+        return gzip.open(path, "rt", encoding="utf-8-sig")
     if path.suffix == ".xz":
         return lzma.open(path, "rt", encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")

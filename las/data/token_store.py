@@ -1,8 +1,8 @@
 """Sentences -> token ids in files, and back in batches: a text of any size is tokenized once and never held whole.
 
-    STORE/tokens.bin    ids one after another, EOS at the end of each sentence; 2 bytes each, 4 above 65,536 tokens
-    STORE/ends.bin      where each sentence ends (int64)
-    STORE/store.json    what is in there; written last, so that a store without it is none
+STORE/tokens.bin    ids one after another, EOS at the end of each sentence; 2 bytes each, 4 above 65,536 tokens
+STORE/ends.bin      where each sentence ends (int64)
+STORE/store.json    what is in there; written last, so that a store without it is none
 """
 
 from __future__ import annotations
@@ -24,6 +24,23 @@ from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 
 CHUNK = 256  # neighbouring sentences that stay together when the order is drawn
 UNKNOWN_LIMIT = 0.01  # share of unknown tokens above which a text is not taken
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """Where the text is and how it becomes batches."""
+
+    train: tuple[str, ...] = ()  # text files, such as [novels.txt.xz,train.jsonl]: .txt, .gz, .xz with a sentence a
+    #                              line, or manifests
+    valid: tuple[str, ...] = ()  # the same, to validate on
+    tokenizer: str = ""  # model file of the tokens, or the model folder of the recogniser
+    batch_tokens: int = 4096  # tokens in a batch, padding included, at most
+    longest: int = 400  # tokens; a longer sentence is cut into parts
+    pool: int = 100_000  # sentences drawn from the whole text that are sorted by length together
+
+    def __post_init__(self) -> None:
+        if min(self.batch_tokens, self.longest, self.pool) < 1:
+            raise UserError("data: batch_tokens, longest and pool must be at least 1")
 
 
 @dataclass(frozen=True)

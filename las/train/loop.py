@@ -149,7 +149,7 @@ class Trainer:
         self.log.take_back(self.progress.update)
         saved = time.perf_counter()
         started = saved - self.progress.seconds
-        with _stop_requested() as stop:
+        with stop_requested() as stop:
             for epoch in range(self.progress.epoch, self.config.epochs):
                 plan = len(self.loader.plan(epoch))
                 for group in _groups(self._batches(epoch), self.config.accumulate):
@@ -309,7 +309,7 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 @contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
+def stop_requested() -> Iterator[Callable[[], bool]]:
     """Within: whether Ctrl-C was pressed or SIGTERM came. A second Ctrl-C interrupts at once."""
     asked: list[int] = []
 
