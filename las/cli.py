@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from las.errors import UserError
 
 if TYPE_CHECKING:
+    from las.text.perplexity import Perplexity
     from las.train.loop import Validation
     from las.transcribe.recognizer import Transcript
 
@@ -36,6 +37,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+lm = typer.Typer(help="Language models: train, ngram, score, sample.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(lm, name="lm")
+
+
+Settings = TypeVar("Settings")
 
 
 class Format(StrEnum):
@@ -170,32 +176,20 @@ def models() -> None:
 
 @app.command()
 def tokenizer(
-    texts: Annotated[list[Path], typer.Argument(help="Manifests (.jsonl) or text files, a sentence a line.")],
+    texts: Annotated[
+        list[Path], typer.Argument(help="Manifests (.jsonl) or text files (.txt, .gz, .xz), a sentence a line.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer's file.")],
     size: Annotated[int, typer.Option(help="Tokens wanted; where the texts hold fewer, fewer come out.")] = 500,
     kind: Annotated[str, typer.Option(help="unigram, bpe or char.")] = "unigram",
 ) -> None:
     """Train a SentencePiece tokenizer on transcripts."""
-    from las.data.manifest import read_manifest
+    from las.data.sentences import read_sentences
     from las.text.tokenizer import train_tokenizer
 
-    def lines() -> Iterator[str]:
-        for path in texts:
-            if path.suffix == ".jsonl":
-                yield from (utterance.text for utterance in read_manifest(path, check_audio=False))
-            else:
-                yield from _text_lines(path)
-
-    trained = train_tokenizer((line for line in lines() if line), size, kind, output)  # type: ignore[arg-type]
+    sentences = read_sentences(texts, "verbatim")
+    trained = train_tokenizer(sentences, size, kind, output)  # type: ignore[arg-type]
     print(f"{output}: {trained.size} tokens ({kind}; {size} asked for)")
-
-
-def _text_lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from (line.strip() for line in file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
 
 
 @app.command()
@@ -234,28 +228,38 @@ def train(
     keys: Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")] = False,
 ) -> None:
     """Train a model: las train conf.yaml train.epochs=20 --output-dir exp/first."""
-    from las import config as settings
     from las import recipe
 
-    if keys:
-        for key in settings.keys(recipe.RunConfig):
-            print(f"{key.name}={_plain(key.default)}\t{key.kind}\t{key.meaning}")
+    config = _run_settings(recipe.RunConfig, words or [], output_dir, resume, keys)
+    if config is None or output_dir is None:
         return
-    if output_dir is None:
-        raise typer.BadParameter("name the run's folder", param_hint="--output-dir")
-    files = [word for word in words or [] if "=" not in word]
-    if len(files) > 1:
-        raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
-    path = Path(files[0]) if files else None
-    if resume and path is None:
-        path = output_dir / "config.yaml"
-    config = settings.load(recipe.RunConfig, path, [word for word in words or [] if "=" in word])
     missing = [name for name in ("av", "tensorboard", "matplotlib") if not _installed(name)]
     if missing:
         print(f"las: not installed, so left out: {', '.join(missing)}", file=sys.stderr)
     with _TrainingBar(config.train.epochs) as bar:
         folder = recipe.train(config, output_dir, resume, bar)
     print(folder)
+
+
+def _run_settings(
+    kind: type[Settings], words: list[str], output_dir: Path | None, resume: bool, keys: bool
+) -> Settings | None:
+    """The settings of a run from a config and `key=value` words; with `keys` they are printed instead."""
+    from las import config as settings
+
+    if keys:
+        for key in settings.keys(kind):
+            print(f"{key.name}={_plain(key.default)}\t{key.kind}\t{key.meaning}")
+        return None
+    if output_dir is None:
+        raise typer.BadParameter("name the run's folder", param_hint="--output-dir")
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
+    path = Path(files[0]) if files else None
+    if resume and path is None:
+        path = output_dir / "config.yaml"
+    return settings.load(kind, path, [word for word in words if "=" in word])
 
 
 def _plain(value: Any) -> str:
@@ -382,6 +386,94 @@ def data(
     print(render(report))
 
 
+# ---------------------------------------------------------------------------------------------------- language models
+
+LanguageModelName = Annotated[str, typer.Option("--model", help="A folder of `las lm train`, or an ARPA file.")]
+Texts = Annotated[list[Path], typer.Argument(help="Text files (.txt, .gz, .xz), a sentence a line, or manifests.")]
+Tokens = Annotated[Path | None, typer.Option(help="Its tokenizer or model folder; wanted for an ARPA file.")]
+Style = Annotated[str | None, typer.Option(help="How text is normalised: verbatim or basic. Default: the model's own.")]
+
+
+@lm.command("train")
+def lm_train(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONF.yaml] [KEY=VALUE]...", help="Config and settings.")
+    ] = None,
+    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="The run's folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")] = False,
+) -> None:
+    """Train an LSTM language model: las lm train conf/lm.yaml train.epochs=3 -o exp/lm."""
+    from las import language_models
+
+    config = _run_settings(language_models.LanguageModelRunConfig, words or [], output_dir, resume, keys)
+    if config is None or output_dir is None:
+        return
+    with _LanguageModelBar(config.train.epochs) as bar:
+        folder = language_models.train(config, output_dir, resume, bar)
+    print(folder)
+
+
+@lm.command("ngram")
+def lm_ngram(
+    texts: Texts,
+    tokenizer: Annotated[Path, typer.Option(help="The recogniser's model folder, or its tokenizer.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ARPA file; .gz is compressed.")],
+    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 5.")] = 4,
+    cutoffs: Annotated[
+        str, typer.Option(help="Of orders 2,3,...: n-grams that come this often or less are left out, such as 0,1,2.")
+    ] = "0",
+    style: Annotated[str, typer.Option(help="How text is normalised: verbatim or basic.")] = "basic",
+) -> None:
+    """Estimate an n-gram model over tokens by modified Kneser-Ney, as an ARPA file."""
+    from las import language_models
+
+    if not re.fullmatch(r"\d+(,\d+)*", cutoffs):
+        raise typer.BadParameter(f"{cutoffs!r}: wanted numbers such as 0,1,2", param_hint="--cutoffs")
+    tokens = language_models.read_tokenizer(tokenizer)
+    least = [int(number) for number in cutoffs.split(",")]
+    sizes = language_models.estimate_ngrams(texts, tokens, style, order, least, output)
+    print(f"{output}: {', '.join(f'{size} {number}-grams' for number, size in enumerate(sizes, start=1))}")
+
+
+@lm.command("score")
+def lm_score(
+    texts: Texts,
+    model: LanguageModelName,
+    tokenizer: Tokens = None,
+    style: Style = None,
+    device: Device = "auto",
+) -> None:
+    """Print the perplexity of a text, per token and per word, under a language model."""
+    from las import language_models
+
+    tokens = None if tokenizer is None else language_models.read_tokenizer(tokenizer)
+    opened = language_models.open_language_model(model, tokens, style, device)
+    with _bar("scoring", None) as bar:
+        found = opened.perplexity(texts, bar)
+    unknown = f", {found.unknown} tokens unknown" if found.unknown else ""
+    print(f"perplexity per token {found.per_token:.3f}, per word {found.per_word:.2f}")
+    print(f"{found.sentences} sentences, {found.words} words, {found.tokens} tokens with ends of sentences{unknown}")
+
+
+@lm.command("sample")
+def lm_sample(
+    model: LanguageModelName,
+    tokenizer: Tokens = None,
+    sentences: Annotated[int, typer.Option(help="How many to draw.")] = 10,
+    temperature: Annotated[float, typer.Option(help="Below 1 the likely becomes likelier, above 1 the rare.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same sentences.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Draw sentences from a language model."""
+    from las import language_models
+
+    tokens = None if tokenizer is None else language_models.read_tokenizer(tokenizer)
+    opened = language_models.open_language_model(model, tokens, None, device, never=language_models.NO_TEXT)
+    for sentence in opened.sample(sentences, temperature, seed):
+        print(sentence)
+
+
 # ------------------------------------------------------------------------------------------------------------ progress
 
 
@@ -440,3 +532,17 @@ class _TrainingBar:
 
     def warned(self, message: str) -> None:
         self.progress.console.print(f"las: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _LanguageModelBar(_TrainingBar):
+    """The same for a language model."""
+
+    def __enter__(self) -> _LanguageModelBar:
+        self.progress.start()
+        return self
+
+    def foretold(self, epoch: int, update: int, found: Perplexity) -> None:
+        line = (
+            f"epoch {epoch + 1} update {update}: perplexity per token {found.per_token:.3f} word {found.per_word:.2f}"
+        )
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,14 @@ from las.evaluate.report import SetResult, command, hardware, program
 from las.evaluate.score import score
 from las.ledger import Ledger
 from las.model.ctc import frames_needed
+from las.model.device import choose_device
 from las.model.frontend import frame_count
 from las.model.las import LAS, ModelConfig
 from las.search.beam import SearchConfig
 from las.text.alignment import ErrorCounts, align
 from las.text.normalize import normalize, style_named
 from las.text.tokenizer import BOS, EOS, Tokenizer
+from las.train import run_folder
 from las.train.growth import check_growth, check_growth_ends
 from las.train.loop import Reporter, TrainConfig, Trainer, Validation
 from las.train.mwer import Mwer
@@ -78,7 +79,7 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     for name in ("train", "valid", "tokenizer"):
         if not getattr(config.data, name):
             raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
-    state = _open_run(config, folder, resume)
+    state = run_folder.opened(config, folder, resume, free=("train.device", "data.workers", "train.save_minutes"))
     device = choose_device(config.train.device)
     torch.manual_seed(config.train.seed)
     tokenizer = Tokenizer.load(config.data.tokenizer)
@@ -102,7 +103,7 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     validate = Validator(recognizer, valid_loader, config)
     if state is None:
         validate()  # what cannot work should fail now: not after the first epoch, and before the folder is taken
-        _claim(config, folder)
+        run_folder.claim(config, folder)
     shares = None
     if config.train.objective.smoothing == "unigram":
         texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
@@ -125,45 +126,6 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     text = settings.to_yaml(config)
     checkpoint.write_model(folder / "model", text, weights, tokenizer.to_bytes(), tokenizer.size, card)
     return folder / "model"
-
-
-def _open_run(config: RunConfig, folder: Path, resume: bool) -> dict[str, Any] | None:
-    """Refuse a folder that cannot be used; the state to resume from, if there is one."""
-    saved = folder / "config.yaml"
-    if resume:
-        if not saved.is_file():
-            raise UserError(f"{folder}: no run to resume here; leave out --resume to start one")
-        before = settings.load(RunConfig, saved)
-        free = {"train.device", "data.workers", "train.save_minutes"}
-        changed = [name for name in _differences(before, config) if name not in free]
-        if changed:
-            raise UserError(
-                f"{folder}: {changed[0]} differs from the run's {saved.name}; a run is resumed as it was started"
-            )
-        return checkpoint.read_state(folder / "state.pt") if (folder / "state.pt").exists() else None
-    if saved.exists():
-        raise UserError(f"{folder}: holds a run; continue it with --resume, or name another folder")
-    return None
-
-
-def _claim(config: RunConfig, folder: Path) -> None:
-    """Make a folder this run's by putting its config there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.yaml.part"
-    temporary.write_text(settings.to_yaml(config), encoding="utf-8")
-    os.replace(temporary, folder / "config.yaml")
-
-
-def _differences(one: Any, other: Any, prefix: str = "") -> list[str]:
-    """Dotted names of the settings in which two configs differ."""
-    names: list[str] = []
-    for setting in fields(one):
-        left, right = getattr(one, setting.name), getattr(other, setting.name)
-        if is_dataclass(left) and type(left) is type(right):
-            names += _differences(left, right, f"{prefix}{setting.name}.")
-        elif left != right:
-            names.append(prefix + setting.name)
-    return names
 
 
 def _mwer(recognizer: Recognizer, config: RunConfig) -> Mwer:
@@ -213,7 +175,7 @@ def start_from(model: LAS, tokenizer: Tokenizer, name: str) -> None:
     """Put the weights of another model into `model`; with other tokens the layers that know tokens start anew."""
     folder = checkpoint.read_model(find_model(name))
     heard = settings.from_mapping(RunConfig, folder.config, str(folder.path / checkpoint.CONFIG)).model.frontend
-    if changed := _differences(heard, model.config.frontend, "model.frontend."):
+    if changed := run_folder.differences(heard, model.config.frontend, "model.frontend."):
         key = changed[0].rpartition(".")[2]
         raise UserError(
             f"init={name}: {changed[0]} is {getattr(heard, key)} there and {getattr(model.config.frontend, key)} here; "
@@ -320,23 +282,6 @@ def open_model(name: str | Path, device: str = "auto", overrides: Sequence[str] 
     model = LAS(config.model, folder.vocabulary)
     checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
     return Recognizer(model.eval().to(choose_device(device)), tokenizer, config.search, str(name)), config
-
-
-def choose_device(name: str) -> torch.device:
-    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device {name!r}: wanted auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r}: wanted auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device {name!r}: this machine has {torch.cuda.device_count()} such devices; use device cpu or auto"
-        )
-    return device
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation

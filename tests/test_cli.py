@@ -231,9 +231,9 @@ def test_a_tokenizer_from_manifests_and_texts(las, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere.txt"], "nowhere.txt: cannot be read as UTF-8 text: "),
+        (["nowhere.txt"], "nowhere.txt: cannot be read: "),
         (["nowhere.jsonl"], "nowhere.jsonl: cannot read the manifest: No such file"),
-        (["latin.txt"], "latin.txt: cannot be read as UTF-8 text: "),
+        (["latin.txt"], "latin.txt: after line 0 the text is not UTF-8: "),
         (["empty.txt"], "no text to train a tokenizer on: "),
         (["good.txt", "--size", "5"], "tokenizer size 5 is too small: the texts hold"),
         (["good.txt", "--kind", "chars"], "unknown kind of tokenizer 'chars'; did you mean 'char'?"),

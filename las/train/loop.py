@@ -168,7 +168,7 @@ class Trainer:
         self.log.take_back(self.progress.update)
         saved = time.perf_counter()
         started = saved - self.progress.seconds
-        with _stop_requested() as stop:
+        with stop_requested() as stop:
             for epoch in range(self.progress.epoch, self.config.epochs):
                 plan = self.loader.plan(epoch)
                 for end, group, missing in self._groups(epoch, plan):
@@ -378,7 +378,7 @@ class Trainer:
 
 
 @contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
+def stop_requested() -> Iterator[Callable[[], bool]]:
     """Within: whether Ctrl-C was pressed or SIGTERM came. A second Ctrl-C interrupts at once."""
     asked: list[int] = []
 
