@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from las.text.alignment import ErrorCounts, align
 from las.text.normalize import normalize, style_named
 from las.text.tokenizer import BOS, EOS, Tokenizer
 from las.train import run_folder
+from las.train.distributed import World, joined
 from las.train.growth import check_growth, check_growth_ends
-from las.train.loop import Reporter, TrainConfig, Trainer, Validation
+from las.train.loop import ALONE, Reporter, TrainConfig, Trainer, Validation
 from las.train.mwer import Mwer
 from las.train.objectives import losses, token_shares
 from las.transcribe.recognizer import Recognizer
@@ -74,13 +76,28 @@ class RunConfig:
 def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> Path:
     """Train as `config` says in the run folder `folder`; the model folder is returned.
 
-    A folder that holds a run is refused, or with `resume` continued with the same config.
+    A folder that holds a run is refused, or with `resume` continued with the same config. Where torchrun started this
+    process with others, they train one model together; ranks that it starts again after a failure resume.
     """
     for name in ("train", "valid", "tokenizer"):
         if not getattr(config.data, name):
             raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
-    state = run_folder.opened(config, folder, resume, free=("train.device", "data.workers", "train.save_minutes"))
-    device = choose_device(config.train.device)
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (folder / "config.yaml").is_file()
+    free = ("train.device", "data.workers", "data.cache", "train.save_minutes", "train.lost_minutes")
+    state = run_folder.opened(config, folder, resume or again, free)
+    device = choose_device(config.train.device, int(os.environ.get("LOCAL_RANK", "0")))
+    with joined("nccl" if device.type == "cuda" else "gloo", config.train.lost_minutes) as world:
+        return _train(config, folder, state, reporter, device, world)
+
+
+def _train(
+    config: RunConfig,
+    folder: Path,
+    state: dict[str, Any] | None,
+    reporter: Reporter,
+    device: torch.device,
+    world: World,
+) -> Path:
     torch.manual_seed(config.train.seed)
     tokenizer = Tokenizer.load(config.data.tokenizer)
     rate = config.model.frontend.sample_rate
@@ -90,7 +107,7 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     valid_data = replace(config.data, longest=float("inf"), leave_out=1.0)
     valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0)
     plans = (len(loader.plan(epoch)) for epoch in range(config.train.epochs))
-    check_growth_ends(config.train.growth, (-(-plan // config.train.accumulate) for plan in plans))
+    check_growth_ends(config.train.growth, (-(-plan // (config.train.accumulate * world.size)) for plan in plans))
     if config.model.ctc:
         check_ctc_paths(loader, tokenizer, config.model)
     model = LAS(config.model, tokenizer.size)
@@ -99,28 +116,31 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     elif state is None:
         model.frontend.fit(_some_batches(loader))
     model.to(device)
+    if world.rank:  # weights are the same everywhere, masks are not
+        torch.manual_seed(hash((config.train.seed, world.rank)))
     recognizer = Recognizer(model, tokenizer, config.search)
-    validate = Validator(recognizer, valid_loader, config)
+    validate = Validator(recognizer, valid_loader, config, world)
     if state is None:
         validate()  # what cannot work should fail now: not after the first epoch, and before the folder is taken
-        run_folder.claim(config, folder)
+        if world.leads:
+            run_folder.claim(config, folder)
     shares = None
     if config.train.objective.smoothing == "unigram":
         texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
         shares = token_shares(texts, tokenizer.size, EOS)
     mwer = _mwer(recognizer, config) if config.train.mwer.hypotheses else None
-    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares, mwer)
+    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares, mwer, world)
     if state is not None:
         trainer.restore(state)
     with closing(trainer.log):
         best = trainer.run()
+        left = [world.gather_text(one.lines(), device) for one in (loader.ledger, trainer.ledger, valid_loader.ledger)]
+        if not world.leads:
+            return folder / "model"
         checkpoint.load_weights(model, checkpoint.average(best), folder)
-        final = validate()
+        final = Validator(recognizer, valid_loader, config)()
         trainer.log.write(trainer.progress.update, "averaged", {"loss": final.loss, "wer": final.error_rate})
-    for name, ledger in (("train", loader.ledger), ("train", trainer.ledger), ("valid", valid_loader.ledger)):
-        if len(ledger):
-            print(f"{name}: {ledger}", file=sys.stderr)
-    _write_ledger(folder, loader, valid_loader, trainer)
+    _write_ledger(folder, left)
     card = _card(folder, loader, valid_loader, trainer, final)
     weights = model.state_dict()
     text = settings.to_yaml(config)
@@ -191,12 +211,16 @@ def start_from(model: LAS, tokenizer: Tokenizer, name: str) -> None:
 
 
 class Validator:
-    """Judges a model on the validation set: loss with the transcript given, error rate by greedy search."""
+    """Judges a model on the validation set: loss with the transcript given, error rate by greedy search.
 
-    def __init__(self, recognizer: Recognizer, loader: Loader, config: RunConfig):
+    The ranks of `world` share the set, and all come to the same figures.
+    """
+
+    def __init__(self, recognizer: Recognizer, loader: Loader, config: RunConfig, world: World = ALONE):
         self.recognizer = recognizer
         self.loader = loader
         self.config = config
+        self.world = world
 
     @torch.no_grad()
     def __call__(self) -> Validation:
@@ -204,8 +228,10 @@ class Validator:
         search = replace(self.config.search, beam=1)
         total, tokens, counts = 0.0, 0, ErrorCounts()
         fixed: tuple[torch.Tensor, list[str], str] | None = None
-        for batch in self.loader.epoch(0):
-            batch = batch.to(self.recognizer.device)
+        for _, read in self.loader.batches(0, 0, self.world.rank, self.world.size):
+            if read is None:
+                continue
+            batch = read.to(self.recognizer.device)
             output = model(batch, BOS)
             found = losses(output, batch, EOS, smoothing=0.0)
             total, tokens = total + float(found.speller), tokens + found.tokens
@@ -218,17 +244,24 @@ class Validator:
                 if fixed is None:
                     weights = output.weights[row, : length + 1, : int(output.listened.lengths[row])]
                     fixed = weights.float().cpu(), [*tokenizer.pieces(ids), "</s>"], text
-        if fixed is None or counts.rate is None:
+        figures = (total, tokens, *astuple(counts))
+        total, spoken, *errors = self.world.add(figures, self.recognizer.device)
+        counts = ErrorCounts(*map(int, errors))
+        if counts.rate is None:
             raise UserError(f"data.valid {self.config.data.valid}: no words to validate on ({self.loader.ledger})")
-        return Validation(total / tokens, counts.rate, *fixed)
+        return Validation(total / spoken, counts.rate, *(fixed or (torch.ones(1, 1), [""], "")))
 
 
-def _write_ledger(folder: Path, loader: Loader, valid_loader: Loader, trainer: Trainer) -> None:
+def _write_ledger(folder: Path, left: Sequence[Sequence[str]]) -> None:
+    """What was left out, as ledger lines of every rank: by the loader, in training, in validation."""
     together = Ledger()
-    for ledger in (loader.ledger, valid_loader.ledger, trainer.ledger):
-        for cause, cases in ledger.cases.items():
-            for id, detail in cases.items():
-                together.leave(cause, id, detail)
+    for name, ranks in zip(("train", "train", "valid"), left, strict=True):
+        own = Ledger()
+        for lines in ranks:
+            own.take(lines)
+            together.take(lines)
+        if len(own):
+            print(f"{name}: {own}", file=sys.stderr)
     together.write(folder / "left_out.jsonl")
 
 

@@ -66,7 +66,7 @@ def test_a_run_folder_has_what_is_promised(trained):
     assert len(list((trained / "checkpoints").iterdir())) == 2
     assert (trained / "left_out.jsonl").read_text() == ""
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {line["kind"] for line in log} == {"train", "valid", "averaged"}
+    assert {line["kind"] for line in log} == {"train", "epoch", "valid", "averaged"}
     losses = [line["loss"] for line in log if line["kind"] == "train"]
     assert losses[-1] < 0.3 * losses[0]
     assert log[-1]["kind"] == "averaged"

@@ -34,14 +34,6 @@ class World:
         """Whether this rank writes the run's files and speaks to the user."""
         return self.rank == 0
 
-    def own(self, items: Sequence[object]) -> range:
-        """The places of those items that are this rank's.
-
-        >>> [list(World(rank, 2).own("abcde")) for rank in (0, 1)]
-        [[0, 2, 4], [1, 3]]
-        """
-        return range(self.rank, len(items), self.size)
-
     def add_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Put into every parameter's gradient the sum over the ranks; one that no rank has stays None."""
         if self.size == 1:
@@ -77,6 +69,16 @@ class World:
         with _told(self):
             ranks.all_gather(found, sent)
         return [one.to(state.device) for one in found]
+
+    def gather_text(self, text: str, device: torch.device) -> list[str]:
+        """A text of every rank, by rank."""
+        if self.size == 1:
+            return [text]
+        data = torch.frombuffer(bytearray(text.encode() + b"\n"), dtype=torch.uint8)  # never empty
+        lengths = [int(length) for length in self.gather(torch.tensor([len(data)]), device)]
+        padded = torch.nn.functional.pad(data, (0, max(lengths) - len(data)))
+        every = zip(self.gather(padded, device), lengths, strict=True)
+        return [bytes(one[: length - 1].tolist()).decode() for one, length in every]
 
     def _reduce(self, tensor: Tensor) -> None:
         with _told(self):

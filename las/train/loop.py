@@ -65,6 +65,7 @@ class TrainConfig:
     #                               with that many fewer, pools what they would join, and ends whole; []: begins whole
     aligned_by: int = 5000  # update after which attention that is not aligned yet is told of, once; 0: never
     save_minutes: float = 5.0  # between two savings of the state that --resume reads
+    lost_minutes: float = 10.0  # of silence after which another rank counts as lost and the run ends
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -240,6 +241,11 @@ class Trainer:
         progress = self.progress
         assert progress.heard + progress.left == len(self.loader.entries), (progress, len(self.loader.entries))
         self.log.write(progress.update, "epoch", {"epoch": epoch, "utterances": progress.heard, "left": progress.left})
+        if progress.left > self.loader.config.leave_out * len(self.loader.index):  # each rank saw only its own
+            raise UserError(
+                f"{progress.left} of {len(self.loader.index)} utterances left out in epoch {epoch + 1}, by all ranks: "
+                f"more than {self.loader.config.leave_out:.1%} (data.leave_out); each rank's message names its own"
+            )
         progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0
 
     def _update(self, group: list[Batch], plan: int, missing: int = 0) -> dict[str, float]:

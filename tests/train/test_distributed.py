@@ -1,18 +1,23 @@
 """Sums over two processes; the ranks are forked, which spares them importing torch."""
 
+import json
 import multiprocessing
 import os
+import signal
 import socket
+from contextlib import nullcontext
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from las import recipe
 from las.errors import UserError
 from las.train.distributed import World, joined
 
 
-def ranks(work, size=2):
-    """What `work(world)` returns on every rank, or the error's text, by rank."""
+def ranks(work, size=2, inside=True):
+    """What `work(world)` returns on every rank, or the error's text, by rank; `inside`: the world is joined already."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -23,7 +28,7 @@ def ranks(work, size=2):
         torch.set_num_threads(1)
         os.environ.update(RANK=str(number), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         try:
-            with joined("gloo", 1.0) as world:
+            with joined("gloo", 1.0) if inside else nullcontext(World(number, size)) as world:
                 answers.put((number, work(world)))
         except UserError as error:
             answers.put((number, str(error)))
@@ -103,3 +108,77 @@ def test_half_an_environment_is_refused(monkeypatch):
         joined("gloo", 1.0),
     ):
         pass
+
+
+def test_texts_of_all_ranks():
+    def work(world):
+        return world.gather_text("나\n" * world.rank, torch.device("cpu"))
+
+    assert ranks(work) == {rank: ["", "나\n"] for rank in (0, 1)}
+
+
+# --------------------------------------------------------------------------------------------------- a whole training
+
+DROPPED = ("model.listener.dropout=0.2", "model.speller.dropout=0.2", "data.workers=1", "train.optimizer.rate=0.003")
+STILL = ("model.listener.dropout=0", "model.speller.dropout=0", "model.spec_augment.time_masks=0",
+         "model.spec_augment.frequency_masks=0", "data.workers=0", "data.batch_utterances=3")  # fmt: skip
+
+
+def weights(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tools, tmp_path):
+    """And eight utterances in three batches leave one rank without any in the second update."""
+    config = run_config("train.epochs=3", *STILL)
+    assert ranks(lambda world: str(recipe.train(config, tmp_path / "two", False, tools.quiet())), inside=False) == {
+        rank: str(tmp_path / "two" / "model") for rank in (0, 1)
+    }
+    recipe.train(run_config("train.epochs=3", "train.accumulate=2", *STILL), tmp_path / "one", False, tools.quiet())
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    epochs = [[json.loads(line) for line in log if '"epoch"' in line and "utterances" in line] for log in logs]
+    assert epochs[0] == epochs[1]
+    assert [line["utterances"] for line in epochs[1]] == [8, 8, 8]
+    validated = [[json.loads(line) for line in log if '"valid"' in line] for log in logs]
+    for ours, theirs in zip(*validated, strict=True):
+        assert (ours["update"], ours["wer"]) == (theirs["update"], theirs["wer"])
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+def test_two_ranks_resume_to_the_same_weights(run_config, tools, tmp_path):
+    config = run_config("train.epochs=4", "data.batch_utterances=2", *DROPPED)
+    ranks(lambda world: str(recipe.train(config, tmp_path / "whole", False, tools.quiet())), inside=False)
+
+    def stopped(world):
+        during = (lambda updates: updates == 3 and os.kill(os.getpid(), signal.SIGTERM)) if world.leads else None
+        return str(recipe.train(config, tmp_path / "cut", False, tools.quiet(during)))
+
+    assert all("interrupted at update 3" in message for message in ranks(stopped, inside=False).values())
+    ranks(lambda world: str(recipe.train(config, tmp_path / "cut", True, tools.quiet())), inside=False)
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_what_each_rank_left_out_is_in_one_ledger(run_config, tools, tmp_path):
+    config = run_config("train.epochs=1", "data.longest=0.5", "data.leave_out=0.9", *STILL)
+    ranks(lambda world: str(recipe.train(config, tmp_path / "run", False, tools.quiet())), inside=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
+    assert lines
+    assert {line["cause"] for line in lines} == {"longer than data.longest"}
+    assert len({line["id"] for line in lines}) == len(lines)
+
+
+def test_a_restart_by_torchrun_resumes(run_config, tools, tmp_path, monkeypatch):
+    config = run_config("train.epochs=2")
+    with pytest.raises(UserError, match="interrupted at update 2"):
+        recipe.train(
+            config, tmp_path, False, tools.quiet(lambda done: done == 2 and os.kill(os.getpid(), signal.SIGTERM))
+        )
+    with pytest.raises(UserError, match="holds a run"):
+        recipe.train(config, tmp_path, False, tools.quiet())
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    recipe.train(config, tmp_path, False, tools.quiet())
+    assert (tmp_path / "model" / "config.yaml").is_file()
