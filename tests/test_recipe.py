@@ -312,7 +312,8 @@ SIZES = ("model.speller.width=32", "model.listener.width=24")
 
 
 def first_loss(folder):
-    return json.loads((folder / "log.jsonl").read_text().splitlines()[0])["loss"]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return next(line["loss"] for line in lines if line["kind"] == "valid")
 
 
 def test_starting_from_a_model_with_the_same_tokens(run, trained):
