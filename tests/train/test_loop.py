@@ -371,7 +371,7 @@ def test_the_listener_grows_and_layers_that_wait_are_not_touched(make):
     assert [line["layers"] for line in lines(trainer, "valid")] == [2, 3, 3, 4, 4]
 
 
-@pytest.mark.parametrize("after", [2, 3, 4, 8, 9, 11])
+@pytest.mark.parametrize("after", [3, 4, 8, 9])  # at the end of an epoch, before a layer joins, and between
 def test_resuming_is_exact_in_every_stage_of_growth(make, after):
     words = (*GROWS, "train.moving_average=0.9", "train.optimizer.decay=plateau")
     rates = [0.1, 0.2, 0.3, 0.4, 0.5]
