@@ -153,6 +153,8 @@ def facts(one: Record) -> Iterator[tuple[str, str]]:
         yield name.upper(), f"{format_rate(one[name])}, {interval}"
     if caution := interval_caution(one["interval_over"]):
         yield "caution", caution
+    if one["wer"]["rate"] == 0.0:
+        yield "caution", "where no error was seen, a bootstrap cannot tell how far the true rate is from 0"
     yield "style", f"{one['style']}, on both sides"
     yield "utterances", str(one["utterances"])
     if one["audio_seconds"]:

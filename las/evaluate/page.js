@@ -2,6 +2,7 @@
 // Sorts the tables and draws the utterances: rows by the hundred as the reader comes to them, what lies behind a row
 // when it is opened. Texts reach the page through textContent alone.
 const STEP = 100;
+const NUMBERS = ["seconds", "words", "errors", "rate"];
 
 function make(tag, properties, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -104,8 +105,9 @@ function utterances(place) {
   const count = make("span", { className: "count" });
   const tools = make("div", { className: "tools" }, search, make("label", {}, wrong, " only with errors"), count);
   const body = make("tbody");
-  const heads = columns.map(([key, title]) =>
-    make("th", { scope: "col" }, make("button", { textContent: title, onclick: () => sortBy(key) })));
+  const heads = columns.map(([key, title]) => make(
+    "th", { scope: "col", className: NUMBERS.includes(key) ? "number" : "" },
+    make("button", { textContent: title, onclick: () => sortBy(key) })));
   const table = make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body);
   const sentinel = make("div", { className: "sentinel" });
   place.replaceChildren(make("h3", { textContent: "Utterances" }), tools, table, sentinel);

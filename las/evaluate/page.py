@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from las.evaluate.media import Media
 FOLDER = Path(__file__).parent
 BARS = 16  # of a histogram, at most
 WIDTH, HEIGHT, FOOT = 320, 96, 18  # of a histogram's picture and the place below it, in pixels
+FOLDED = 12  # rows of a table above which it comes folded up
+CONFUSED = {"substitutions": "said → written", "deletions": "said", "insertions": "written"}
 COLUMNS = ("utterances", "WER", "95%", "S", "D", "I", "N", "CER")
 
 
@@ -64,10 +66,10 @@ def _set(number: int, one: Record, media: Mapping[str, Media]) -> Iterator[str]:
     yield from _histograms(one["aligned"])
     yield "</div>"
     if one["speakers"]:
-        yield _groups("By speaker", "speaker", one["speakers"])
+        yield _groups("speaker", one["speakers"])
     for title, rows in one["buckets"].items():
         if rows:
-            yield _groups(f"By {title}", title, rows)
+            yield _groups(title, rows)
     yield from _confusions(one["confusions"])
     yield f'<div class="utterances" data-set="{number}"><noscript>Without a script, read report.txt.</noscript></div>'
     yield "</section>"
@@ -86,20 +88,20 @@ def _data(name: str, value: Any) -> str:
 # ------------------------------------------------------------------------------------------------------------- tables
 
 
-def _groups(title: str, first: str, rows: Sequence[Record]) -> str:
+def _groups(title: str, rows: Sequence[Record]) -> str:
     """A table of error rates; a cell's data-value is what it is sorted by."""
     body = []
+    bounded = any(row["wer"]["interval"] for row in rows)
     for row in rows:
         wer, cer = row["wer"], row["cer"]
         counts = (wer["substitutions"], wer["deletions"], wer["insertions"], wer["reference"])
-        low = wer["interval"][0] if wer["interval"] else -1.0
         cells = [_cell(row["utterances"], row["utterances"]), _rate(wer)]
-        if wer["interval"]:
-            cells.append(_cell(format_interval(wer), low))
+        if bounded:
+            cells.append(_cell(format_interval(wer), wer["interval"][0] if wer["interval"] else -1.0))
         cells += [*(_cell(count, count) for count in counts), _rate(cer)]
         body.append(f'<tr><th scope="row" dir="auto">{escape(str(row["name"]))}</th>{"".join(cells)}</tr>')
-    columns = [name for name in COLUMNS if name != "95%" or any(row["wer"]["interval"] for row in rows)]
-    return _table(title, (first.split(",")[0], *columns), body)
+    columns = [name for name in COLUMNS if bounded or name != "95%"]
+    return _table(f"By {title}", [(title, False), *((name, True) for name in columns)], body)
 
 
 def _confusions(found: Record) -> Iterator[str]:
@@ -109,13 +111,17 @@ def _confusions(found: Record) -> Iterator[str]:
             for *words, times in rows
         ]
         if body:
-            yield _table(kind.capitalize(), ("times", "word" if kind != "substitutions" else "said → written"), body)
+            yield _table(kind.capitalize(), [("times", True), (CONFUSED[kind], False)], body)
 
 
-def _table(title: str, columns: Iterable[str], body: Sequence[str]) -> str:
-    head = "".join(f'<th scope="col"><button>{escape(name)}</button></th>' for name in columns)
+def _table(title: str, columns: Sequence[tuple[str, bool]], body: Sequence[str]) -> str:
+    """A table that can be sorted; columns by title, and whether they hold numbers. A long one comes folded up."""
+    head = "".join(
+        f'<th scope="col" class="{"number" if numbers else ""}"><button>{escape(name)}</button></th>'
+        for name, numbers in columns
+    )
     return (
-        f"<details{' open' if len(body) <= 12 else ''}><summary>{escape(title)}</summary>"
+        f"<details{' open' if len(body) <= FOLDED else ''}><summary>{escape(title)}</summary>"
         f'<div class="scroll"><table class="sortable"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div></details>"
     )
@@ -144,20 +150,20 @@ def _histograms(aligned: Sequence[Record]) -> Iterator[str]:
         # an error rate of exactly 10 belongs to 0-10: the bins take their upper edge
         places = np.searchsorted(edges[1:], rates, side="left").clip(max=len(labels) - 1)
         yield _bars("utterances by WER, %", labels, np.bincount(places, minlength=len(labels)))
-    for title, values in (
-        ("utterances by length, words", np.array(words, dtype=np.float64)),
-        ("utterances by length, seconds", np.array([one["seconds"] for one in timed])),
-        ("utterances by rate, characters a second", np.array([one["characters"] / one["seconds"] for one in timed])),
+    for title, values, least in (
+        ("length, words", np.array(words, dtype=np.float64), 1.0),
+        ("length, seconds", np.array([one["seconds"] for one in timed]), 0.0),
+        ("rate, characters a second", np.array([one["characters"] / one["seconds"] for one in timed]), 0.0),
     ):
         if len(values):
-            yield _bars(title, *_bins(values))
+            yield _bars(f"utterances by {title}", *_bins(values, least))
 
 
-def _bins(values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """At most `BARS` bins whose width is 1, 2 or 5 times a power of ten; where a bin begins, and how many are in it."""
+def _bins(values: np.ndarray, least: float) -> tuple[list[str], np.ndarray]:
+    """At most `BARS` bins, 1, 2 or 5 times a power of ten wide; where each begins, and how many values are in it."""
     span = max(float(values.max() - values.min()), 1.0)
     power = 10.0 ** np.floor(np.log10(span / BARS))
-    width = next(power * step for step in (1, 2, 5, 10) if span / (power * step) <= BARS - 1)
+    width = max(least, next(power * step for step in (1, 2, 5, 10) if span / (power * step) <= BARS - 1))
     first = np.floor(values.min() / width)
     places = (np.floor(values / width) - first).astype(int)
     counts = np.bincount(places)
