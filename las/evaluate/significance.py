@@ -20,7 +20,7 @@ from las.text.alignment import Alignment
 
 DRAWS = 10_000  # replications of a bootstrap
 SEED = 0
-LEVEL = 0.95
+LEVEL, BOUNDS = 0.95, (0.025, 0.975)
 BLOCK = 1 << 20  # units drawn at once, which bounds the memory
 CORRECT = 2  # words right in both systems that part two segments, as in sc_stats
 FEW_SPEAKERS, FEW_SEGMENTS = 10, 30  # below these a figure comes with a word of caution
@@ -77,7 +77,7 @@ def middle_of(rates: np.ndarray) -> tuple[float, float] | None:
     rates = rates[np.isfinite(rates)]
     if len(rates) == 0:
         return None
-    low, high = np.quantile(rates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(rates, BOUNDS)
     return float(low), float(high)
 
 
