@@ -176,9 +176,8 @@ def _figures(letter: str, one: Comparison, comparisons: int) -> Iterator[str]:
         low, high = (100 * end for end in bootstrap.interval)
         yield f"{letter} - A: {100 * bootstrap.difference:+.2f} points, 95% {low:+.2f} to {high:+.2f}"
     yield f"paired bootstrap: {letter} makes fewer errors in {bootstrap.better:.1%} of the draws, {_p(one.p[0])}"
-    z = "no variance to test against" if matched.z is None else f"z = {matched.z:.2f}"
     few = f"; fewer than {FEW_SEGMENTS} segments, so p is rough" if matched.segments < FEW_SEGMENTS else ""
-    yield f"matched pairs (MAPSSWE): {matched.segments} segments with errors, {z}, {_p(one.p[1])}{few}"
+    yield f"matched pairs (MAPSSWE): {matched.segments} segments with errors, z = {matched.z:.2f}, {_p(one.p[1])}{few}"
     if comparisons > 1:
         yield f"p of {comparisons} comparisons, adjusted by Holm's method"
 

@@ -122,21 +122,22 @@ class MatchedPairs:
 
     segments: int
     mean: float  # errors of B - errors of A, a segment
-    z: float | None  # standard normal where there is no difference; None where the segments tell nothing
+    z: float  # standard normal where there is no difference
     p: float  # two-sided
 
 
 def matched_pairs(pairs: Sequence[tuple[UtteranceScore, UtteranceScore]]) -> MatchedPairs:
-    """The test on the utterances of A and B, which have the same references."""
+    """The test on the utterances of A and B, which have the same references.
+
+    Where all segments differ alike, so that they have no variance about their mean, that about 0 stands in for it.
+    """
     differences = np.array([b - a for one in pairs for a, b in segments(one[0].alignment, one[1].alignment)])
     count = len(differences)
-    if count == 0:
-        return MatchedPairs(0, 0.0, None, 1.0)
+    if not differences.any():
+        return MatchedPairs(count, 0.0, 0.0, 1.0)
     mean = float(differences.mean())
     spread = float(differences.std(ddof=1)) if count > 1 else 0.0
-    if spread == 0.0:  # all alike: no variance to test against
-        return MatchedPairs(count, mean, None, 1.0)
-    z = mean / (spread / math.sqrt(count))
+    z = mean / ((spread or abs(mean)) / math.sqrt(count))
     return MatchedPairs(count, mean, z, math.erfc(abs(z) / math.sqrt(2)))
 
 

@@ -164,9 +164,13 @@ def test_matched_pairs_by_hand():
 
 
 def test_matched_pairs_that_tell_nothing():
-    assert matched_pairs(pairs([("a", "a", "a")])) == MatchedPairs(0, 0.0, None, 1.0)
-    assert matched_pairs(pairs([("a", "a", "x")] * 3)) == MatchedPairs(3, 1.0, None, 1.0)
-    assert matched_pairs(pairs([("a", "a", "x")])) == MatchedPairs(1, 1.0, None, 1.0)
+    assert matched_pairs(pairs([("a", "a", "a")])) == MatchedPairs(0, 0.0, 0.0, 1.0)
+    assert matched_pairs(pairs([("a", "x", "x")])) == MatchedPairs(1, 0.0, 0.0, 1.0)
+
+
+def test_matched_pairs_that_all_differ_alike():
+    assert matched_pairs(pairs([("a", "a", "x")])).z == 1.0  # one segment shows nothing
+    assert matched_pairs(pairs([("a", "x", "a")] * 16)).z == -4.0
 
 
 def test_under_no_difference_p_is_below_5_per_cent_in_about_5_per_cent():
