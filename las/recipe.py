@@ -375,7 +375,7 @@ def _sources(index: Index, references: dict[str, str], speakers: dict[str, str])
 def illustrate(recognizer: Recognizer, result: SetResult, path: Path, folder: Path) -> dict[str, Media]:
     """Recordings and pictures of a set's utterances for a report in `folder`, those with most errors first.
 
-    A recording goes into the report while there is room; after that a manifest's is linked to, a shard's left out.
+    Recordings go into the report while there is room; after that a manifest's are linked to, a shard's left out.
     """
     media: dict[str, Media] = {}
     room = REPORT_AUDIO
@@ -385,11 +385,14 @@ def illustrate(recognizer: Recognizer, result: SetResult, path: Path, folder: Pa
         if room <= 0 and not pictured and not address:
             break
         data = read() if room > 0 or pictured else b""
-        link = "" if not address else quote(os.path.relpath(address, folder))
         fits = 0 < len(data) <= room
-        room = room - len(data) if fits else 0 if data else room
+        if fits:
+            room -= len(data)
+        elif not pictured:
+            room = 0  # no more are read to see whether they fit
+        link = quote(os.fsencode(os.path.relpath(address, folder))) if address and not fits else ""
         attention = attention_of(recognizer, data, result.hypotheses[id]) if pictured else None
-        media[id] = Media(data if fits else None, "" if fits else link, attention)
+        media[id] = Media(data if fits else None, link, attention)
     return media
 
 
