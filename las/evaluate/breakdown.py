@@ -48,9 +48,9 @@ def set_record(score: SetScore, speakers: Mapping[str, str], seconds: Mapping[st
 
 
 def rates(utterances: Sequence[UtteranceScore], units: Units | None = None) -> Record:
-    """WER and CER of some utterances, with intervals where `units` says what to draw."""
+    """WER and CER of some utterances, with intervals where `units` says what to draw and there are two at least."""
     intervals: list[tuple[float, float] | None] = [None, None]
-    if units is not None:
+    if units is not None and units.count > 1:
         figures = np.array(
             [
                 (one.alignment.counts.errors, one.alignment.counts.reference,
@@ -101,15 +101,8 @@ def confusions(utterances: Iterable[UtteranceScore]) -> Record:
         for pair in one.alignment.pairs:
             if pair.operation != "equal":
                 counted[pair.operation][pair.reference, pair.hypothesis] += 1
-    return {
-        f"{kind}s": [
-            [reference, hypothesis, times]
-            for (reference, hypothesis), times in sorted(found.items(), key=lambda item: (-item[1], item[0]))[
-                :CONFUSIONS
-            ]
-        ]
-        for kind, found in counted.items()
-    }
+    ordered = {kind: sorted(found.items(), key=lambda item: (-item[1], item[0])) for kind, found in counted.items()}
+    return {f"{kind}s": [[*words, times] for words, times in found[:CONFUSIONS]] for kind, found in ordered.items()}
 
 
 def _aligned(one: UtteranceScore, speaker: str | None, seconds: float | None) -> Record:
@@ -141,9 +134,10 @@ def format_interval(rate: Record) -> str:
     >>> format_interval({"interval": [0.0123, 0.02]}), format_interval({"interval": None})
     ('1.23-2.00%', 'undefined')
     """
-    return (
-        "undefined" if rate["interval"] is None else "{:.2f}-{:.2f}%".format(*(100 * end for end in rate["interval"]))
-    )
+    if rate["interval"] is None:
+        return "undefined"
+    low, high = (100 * end for end in rate["interval"])
+    return f"{low:.2f}-{high:.2f}%"
 
 
 def facts(one: Record) -> Iterator[tuple[str, str]]:

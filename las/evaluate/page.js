@@ -60,7 +60,7 @@ function inline(one) {
   return line;
 }
 
-function opened(one, media) {
+function opened(one, media, expected) {
   const box = make("div");
   const aligned = make("div", { className: "aligned", dir: "auto" });
   for (const { sign, said, heard } of steps(one)) {
@@ -71,6 +71,7 @@ function opened(one, media) {
   }
   box.append(aligned);
   if (media && media.audio) box.append(make("audio", { controls: true, preload: "metadata", src: media.audio }));
+  else if (expected) box.append(make("p", { textContent: "Recording left out of this report, for its size." }));
   if (media && media.attention) {
     const { pieces, picture } = media.attention;
     const labels = make("div", {}, ...pieces.map((piece) => make("span", { textContent: piece })));
@@ -147,7 +148,7 @@ function utterances(place) {
       if (line.classList.toggle("open")) {
         const found = document.getElementById("media-" + number + "-" + one.index);
         const media = found && JSON.parse(found.textContent);
-        line.after(make("tr", { className: "more" }, make("td", { colSpan: columns.length }, opened(one, media))));
+        line.after(make("tr", { className: "more" }, make("td", { colSpan: columns.length }, opened(one, media, "media" in place.dataset))));
       } else line.nextElementSibling.remove();
     };
     line.addEventListener("click", toggle);

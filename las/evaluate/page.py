@@ -71,7 +71,9 @@ def _set(number: int, one: Record, media: Mapping[str, Media]) -> Iterator[str]:
         if rows:
             yield _groups(title, rows)
     yield from _confusions(one["confusions"])
-    yield f'<div class="utterances" data-set="{number}"><noscript>Without a script, read report.txt.</noscript></div>'
+    # where some utterances have media, those without say that theirs were left out
+    some = " data-media" if media else ""
+    yield f'<div class="utterances" data-set="{number}"{some}><noscript>Read report.txt instead.</noscript></div>'
     yield "</section>"
     yield _data(f"set-{number}", one["aligned"])
     for place, utterance in enumerate(one["aligned"]):

@@ -177,6 +177,9 @@ def test_what_a_reader_does(browser, report):
 
 def test_a_recording_beside_the_page_plays(browser, report):
     browser.open(report)
+    browser.do(f"{ROWS}[2].click()")
+    assert browser.do("document.querySelector('.more p').textContent").startswith("Recording left out")
+    browser.do(f"{ROWS}[2].click()")
     browser.do(f"{ROWS}[1].click()")
     assert browser.do("document.querySelector('audio').getAttribute('src')") == "b%20c.wav"
     assert browser.do(PLAYED) == "played 0.5"
