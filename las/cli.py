@@ -275,34 +275,51 @@ def _installed(name: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------ scoring
 
 
+Report = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", help="NAME.jsonl (hypotheses), report.json, report.txt, report.html go here."),
+]
+Style = Annotated[str, typer.Option(help="How both are normalised: verbatim or basic.")]
+Missing = Annotated[bool, typer.Option("--allow-missing", help="Words without a hypothesis count as deleted.")]
+
+
 @app.command()
 def evaluate(
     words: Annotated[list[str], typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests.")],
     model: Model = "digits",
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="NAME.jsonl goes here: id, text as recognised, reference.")
-    ] = None,
+    output_dir: Report = None,
     append: Annotated[Path | None, typer.Option(help="A file of results, such as RESULTS.md, to add rows to.")] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe sets and report WER: las evaluate test=data/test --model exp/first/model search.beam=8."""
     from las import recipe
+    from las.evaluate.folder import write_folder
     from las.evaluate.report import append_rows
 
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
     sets = _named_sets([word for word in words if word not in changes])
     recognizer, config = recipe.open_model(model, device, changes)
-    rows = []
+    if output_dir is not None:
+        _writable(output_dir)
+    results, media = [], {}
     for name, path in sets.items():
         with _bar(name, None) as bar:
             result = recipe.evaluate_set(recognizer, name, path, config.style, bar)
         print(result.summary())
-        rows.append(result.row())
+        results.append(result)
         if output_dir is not None:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            _write(output_dir / f"{name}.jsonl", result.lines())
+            media[name] = recipe.illustrate(recognizer, result, path, output_dir)
+            write_folder(output_dir, results, media)  # after each set: the next may fail
     if append is not None:
-        append_rows(append, rows)
+        append_rows(append, [result.row() for result in results])
+
+
+def _writable(folder: Path) -> None:
+    """Make a folder for results and see, before the work, that they can be put there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / "writable.part"
+    probe.touch()
+    probe.unlink()
 
 
 def _named_sets(words: list[str]) -> dict[str, Path]:
@@ -325,17 +342,47 @@ def _named_sets(words: list[str]) -> dict[str, Path]:
 
 @app.command()
 def score(
-    reference: Annotated[Path, typer.Argument(help="Lines of id and text, or JSON lines with both.")],
+    reference: Annotated[Path, typer.Argument(help="Kaldi text, JSON lines, csv, trn, stm or ctm.")],
     hypothesis: Annotated[Path, typer.Argument(help="The same for what was recognised.")],
-    style: Annotated[str, typer.Option(help="How both are normalised: verbatim or basic.")] = "basic",
+    output_dir: Report = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
 ) -> None:
-    """Score two text files, utterances paired by id."""
-    from las.evaluate.score import format_counts, read_texts
-    from las.evaluate.score import score as score_texts
+    """Score a file of hypotheses against references, utterances paired by id."""
+    from las.evaluate.breakdown import facts
+    from las.evaluate.folder import write_folder
+    from las.evaluate.report import scored_files
 
-    references, hypotheses = read_texts(reference), read_texts(hypothesis)
-    print(f"WER {format_counts(score_texts(references, hypotheses, style).counts)}")
-    print(f"CER {format_counts(score_texts(references, hypotheses, style, 'character').counts)}")
+    result = scored_files(reference, hypothesis, style, allow_missing)
+    print("\n".join(f"{name}: {value}" for name, value in facts(result.record)))
+    if output_dir is not None:
+        _writable(output_dir)
+        write_folder(output_dir, [result], {})
+
+
+@app.command()
+def compare(
+    hypotheses: Annotated[
+        list[Path], typer.Argument(help="A B...: NAME.jsonl of `las evaluate`, or any of `las score`.")
+    ],
+    reference: Annotated[Path | None, typer.Option(help="References; default: those beside the hypotheses.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="compare.json and compare.txt, in full, go here.")
+    ] = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
+) -> None:
+    """Is B better than A? Paired bootstrap, matched pairs, and the utterances that changed."""
+    from las.evaluate import compare as comparing
+    from las.evaluate.folder import write_text
+
+    systems = comparing.compare_files(hypotheses, reference, style, allow_missing)
+    print("\n".join(comparing.text_lines(systems, most=comparing.SHOWN)))
+    if output_dir is not None:
+        _writable(output_dir)
+        record = comparing.comparison_record(systems)
+        write_text(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write_text(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
 
 
 @app.command("import")

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 
-from las import checkpoint
+from las import audio, checkpoint
 from las import config as settings
 from las.audio import Source
 from las.data.augment import AugmentConfig
@@ -23,6 +25,7 @@ from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import read_manifest
 from las.data.shards import Index, read_index, read_sample
 from las.errors import UserError
+from las.evaluate.media import Attention, Media
 from las.evaluate.report import SetResult, command, hardware, program
 from las.evaluate.score import score
 from las.ledger import Ledger
@@ -40,12 +43,14 @@ from las.train.growth import check_growth, check_growth_ends
 from las.train.loop import ALONE, Reporter, TrainConfig, Trainer, Validation
 from las.train.mwer import Mwer
 from las.train.objectives import losses, token_shares
-from las.transcribe.recognizer import Recognizer
+from las.transcribe.recognizer import LONGEST, Recognizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = "digits"
 STATISTICS_SECONDS = 3600.0  # s of training audio that mean and variance of the features are taken from
 CHECKED_TEXTS = 20_000  # transcripts that are looked through or counted before training; of more, every n-th
+REPORT_AUDIO = 16_000_000  # bytes of recordings that a set puts into its report
+REPORT_PICTURES = 200  # utterances of a set whose attention is pictured
 PATHLESS_LIMIT = 0.01  # share of utterances without a CTC path above which a run does not start
 
 
@@ -325,14 +330,16 @@ def evaluate_set(
 ) -> SetResult:
     """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all."""
     references: dict[str, str] = {}
+    speakers: dict[str, str] = {}
     sources: Iterable[Source]
     if path.is_dir():
         index = read_index(path)
-        sources = _sources(index, references)
+        sources = _sources(index, references, speakers)
         total = index.seconds
     else:
         utterances = read_manifest(path)
         references = {utterance.id: utterance.text for utterance in utterances}
+        speakers = {utterance.id: utterance.speaker for utterance in utterances if utterance.speaker}
         sources = [utterance.audio for utterance in utterances]
         total = sum(utterance.seconds or 0.0 for utterance in utterances)
     started = time.perf_counter()
@@ -346,20 +353,76 @@ def evaluate_set(
 
     transcripts = recognizer.transcribe(sources, on_progress=progress)
     seconds = time.perf_counter() - started
-    hypotheses = {id: transcript.text for id, transcript in zip(references, transcripts, strict=True)}
-    audio_seconds = sum(transcript.seconds for transcript in transcripts)
+    found = dict(zip(references, transcripts, strict=True))
+    hypotheses = {id: transcript.text for id, transcript in found.items()}
+    lengths = {id: transcript.seconds for id, transcript in found.items()}
     search = recognizer.search
     ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
     decoding = f"beam {search.beam}, {ctc}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
-    return SetResult(name, scored, references, hypotheses, audio_seconds, seconds, recognizer.name, decoding)
+    return SetResult(name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers)
 
 
-def _sources(index: Index, references: dict[str, str]) -> Iterator[Source]:
-    """The recordings of an index, one after another, called by their ids; their texts go into `references`."""
+def _sources(index: Index, references: dict[str, str], speakers: dict[str, str]) -> Iterator[Source]:
+    """The recordings of an index, one after another, called by their ids; texts and speakers go into the dicts."""
     for entry in index.entries:
         sample = read_sample(index, entry)
         references[sample.id] = sample.text
+        if sample.speaker:
+            speakers[sample.id] = sample.speaker
         recording = io.BytesIO(sample.audio_bytes)
         recording.name = sample.id
         yield recording
+
+
+def illustrate(recognizer: Recognizer, result: SetResult, path: Path, folder: Path) -> dict[str, Media]:
+    """Recordings and pictures of a set's utterances for a report in `folder`, those with most errors first.
+
+    Recordings go into the report while there is room; after that a manifest's are linked to, a shard's left out.
+    """
+    media: dict[str, Media] = {}
+    room = REPORT_AUDIO
+    order = sorted(result.score.utterances, key=lambda one: -one.alignment.counts.errors)
+    for number, (id, read, address) in enumerate(_recordings([one.id for one in order], path)):
+        pictured = number < REPORT_PICTURES
+        if room <= 0 and not pictured and not address:
+            break
+        data = read() if room > 0 or pictured else b""
+        fits = 0 < len(data) <= room
+        if fits:
+            room -= len(data)
+        elif not pictured:
+            room = 0  # no more are read to see whether they fit
+        link = quote(os.fsencode(os.path.relpath(address, folder))) if address and not fits else ""
+        attention = attention_of(recognizer, data, result.hypotheses[id]) if pictured else None
+        media[id] = Media(data if fits else None, link, attention)
+    return media
+
+
+def _recordings(ids: list[str], path: Path) -> Iterator[tuple[str, Callable[[], bytes], str]]:
+    """Utterances of a set in the order of `ids`: id, what reads its audio file, the file's path where it has one."""
+    if path.is_dir():
+        index = read_index(path)
+        entries = {entry.id: entry for entry in index.entries}
+        for id in ids:
+            yield id, partial(lambda entry: read_sample(index, entry).audio_bytes, entries[id]), ""
+    else:
+        files = {utterance.id: utterance.audio for utterance in read_manifest(path)}
+        for id in ids:
+            yield id, Path(files[id]).read_bytes, files[id]
+
+
+@torch.no_grad()
+def attention_of(recognizer: Recognizer, recording: bytes, text: str) -> Attention | None:
+    """Where the speller looks as it writes `text`; None without attention, or where the recording is read in pieces."""
+    model, tokenizer = recognizer.model, recognizer.tokenizer
+    wave = audio.load(recording, recognizer.rate)
+    if len(wave) > LONGEST * recognizer.rate or model.speller.attention is None:
+        return None
+    tokens = tokenizer.encode(text)
+    listened = model.listen(
+        wave.unsqueeze(0).to(recognizer.device), torch.tensor([len(wave)], device=recognizer.device)
+    )
+    before = torch.tensor([[BOS, *tokens]], device=recognizer.device)
+    _, weights = model.speller(before, model.remember(listened))  # (1, L + 1, S)
+    return Attention((*tokenizer.pieces(tokens), "</s>"), weights[0].float().cpu().numpy())

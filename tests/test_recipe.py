@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ from las.config import parse_yaml
 from las.data.manifest import Utterance, read_manifest, write_manifest
 from las.data.shards import write_shards
 from las.errors import UserError
-from las.recipe import RunConfig, choose_device, evaluate_set, find_model, open_model, pretrained, train
+from las.evaluate.score import score
+from las.recipe import RunConfig, choose_device, evaluate_set, find_model, illustrate, open_model, pretrained, train
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -521,6 +523,51 @@ def test_shards_and_manifest_give_the_same_result(trained, corpus):
     assert shards.audio_seconds == pytest.approx(manifest.audio_seconds)
     assert all(math.isclose(done, total) for done, total in moved)
     assert shards.decoding == "beam 2, CTC 0.3, length exponent 0.6, style basic"
+
+
+def test_speakers_and_lengths_of_a_set(trained, tools, tmp_path):
+    recognizer, _ = open_model(trained / "model")
+    wave = tools.write_wav(tmp_path / "a.wav", tools.sing("ab"))
+    utterances = [Utterance("하나", str(wave), "ab", speaker="진수"), Utterance("둘", str(wave), "ab")]
+    write_manifest(tmp_path / "set.jsonl", utterances)
+    write_shards(utterances, tmp_path / "shards")
+    for path in (tmp_path / "set.jsonl", tmp_path / "shards"):
+        result = evaluate_set(recognizer, "set", path, "basic")
+        assert result.speakers == {"하나": "진수"}
+        assert result.lengths == {"하나": 0.24, "둘": 0.24}
+
+
+def test_a_report_shows_the_worst_utterances_and_links_to_the_rest(trained, corpus, tmp_path, monkeypatch):
+    recognizer, _ = open_model(trained / "model")
+    result = evaluate_set(recognizer, "valid", corpus / "valid.jsonl", "basic")
+    heard = {**result.hypotheses, "valid-3": "cc cc", "valid-5": "a"}  # 2 errors and 2 errors, of 2 and 3 words
+    result = replace(result, hypotheses=heard, score=score(result.references, heard))
+    monkeypatch.setattr(recipe, "REPORT_PICTURES", 2)
+    monkeypatch.setattr(recipe, "REPORT_AUDIO", (corpus / "wav/valid-3.wav").stat().st_size)
+    for path in ("valid.jsonl", "shards/valid"):
+        media = illustrate(recognizer, result, corpus / path, tmp_path)
+        pictured = {id for id, one in media.items() if one.attention is not None}
+        assert pictured == {"valid-3", "valid-5"}
+        attention = media["valid-3"].attention
+        assert attention.pieces == ("c", "c", "▁", "c", "c", "</s>")
+        assert attention.weights.shape[0] == 6
+        assert attention.weights.sum(1) == pytest.approx(1.0)
+        assert media["valid-3"].audio is not None
+    media = illustrate(recognizer, result, corpus / "valid.jsonl", tmp_path)
+    assert media["valid-3"].audio == (corpus / "wav/valid-3.wav").read_bytes()
+    assert media["valid-0"].audio is None
+    assert (tmp_path / media["valid-0"].link).resolve() == corpus / "wav/valid-0.wav"
+
+
+def test_no_picture_where_there_is_no_attention_or_too_much_speech(trained, random_model, corpus, monkeypatch):
+    recognizer, _ = open_model(trained / "model")
+    recording = (corpus / "wav/valid-0.wav").read_bytes()
+    assert recipe.attention_of(recognizer, recording, "ab") is not None
+    monkeypatch.setattr(recipe, "LONGEST", 0.1)
+    assert recipe.attention_of(recognizer, recording, "ab") is None
+    monkeypatch.undo()
+    recognizer.model.speller.attention = None
+    assert recipe.attention_of(recognizer, recording, "ab") is None
 
 
 def test_a_broken_recording_of_a_set_is_named_by_its_id(trained, corpus, tmp_path):
