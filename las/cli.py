@@ -438,7 +438,7 @@ def data(
 LanguageModelName = Annotated[str, typer.Option("--model", help="A folder of `las lm train`, or an ARPA file.")]
 Texts = Annotated[list[Path], typer.Argument(help="Text files (.txt, .gz, .xz), a sentence a line, or manifests.")]
 Tokens = Annotated[Path | None, typer.Option(help="Its tokenizer or model folder; wanted for an ARPA file.")]
-OwnStyle = Annotated[str | None, typer.Option(help="How text is normalised: verbatim or basic. Default: the model's own.")]
+OwnStyle = Annotated[str | None, typer.Option(help="How text is normalised. Default: as the model's was.")]
 
 
 @lm.command("train")
