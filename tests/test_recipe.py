@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -206,6 +207,45 @@ def test_a_start_that_fails_does_not_take_the_folder(run, tmp_path, word, messag
     with pytest.raises(UserError, match=message):
         run(word)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["train.objective.guide_weight=1", "model.speller.context=initial"],
+            "train.objective.guide_weight 1.0: with model.speller.context initial there is no attention to guide",
+        ),
+        (
+            ["model.speller.context=every_step", "train.objective.guide_weight=0.5"],
+            "train.objective.guide_weight 0.5: with model.speller.context every_step there is no attention to guide",
+        ),
+        (
+            ["model.ctc=false", "train.objective.ctc_weight_to=0.1", "train.objective.ctc_weight_over=5"],
+            "train.objective.ctc_weight_to 0.1: with model.ctc=false there is no CTC loss to weigh",
+        ),
+        (
+            ["train.sampling.share=0.1", "train.objective.ctc_weight=1"],
+            "train.sampling.share 0.1: with train.objective.ctc_weight 1 the speller learns nothing from what it reads",
+        ),
+    ],
+)
+def test_craft_that_has_nothing_to_work_on_is_refused_by_name(words, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        settings.load(RunConfig, None, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.speller.context=initial", "train.objective.guide_over=10"],
+        ["model.ctc=false", "train.objective.ctc_weight=1", "train.sampling.share=0.1"],  # no CTC: all is the speller's
+        ["train.sampling.share=0.1", "train.objective.ctc_weight=1", "train.objective.ctc_weight_to=0.3",
+         "train.objective.ctc_weight_over=10"],
+    ],
+)  # fmt: skip
+def test_craft_that_has_something_to_work_on_is_not_refused(words):
+    settings.load(RunConfig, None, words)
 
 
 def test_a_validation_set_without_words_fails_before_training(run, run_config, tools, corpus, tmp_path):

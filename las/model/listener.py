@@ -26,7 +26,7 @@ class ListenerConfig:
     width: int = 256  # cells of one direction; H is twice that
     reduce: tuple[int, ...] = (1, 2, 2)  # frames that each layer reads at once, bottom first
     convolutions: int = 0  # channels of a front of two 3x3 convolutions, each halving time; 0: none
-    dropout: float = 0.1  # share of values set to 0 between layers in training
+    dropout: float = 0.1  # share of values set to 0 behind each layer in training
     cell: str = "lstm"  # lstm or gru
 
     def __post_init__(self) -> None:

@@ -74,6 +74,27 @@ def test_convolutions_see_zeros_past_the_end():
         assert (together[row, int(frames[row]) :] == 0).all()
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_dropout_sets_a_share_of_what_each_layer_says_to_zero(cell):
+    """Between the layers and behind the last; the rest is made louder by as much. The features are left whole."""
+    torch.manual_seed(0)
+    listener = Listener(ListenerConfig(width=32, reduce=(1, 2, 1), dropout=0.3, cell=cell), 5)
+    said, dropped, read = [], [], []
+    for layer in listener.layers:
+        layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        layer.register_forward_hook(lambda _, inputs, output: said.append(output))
+    listener.dropout.register_forward_hook(lambda _, inputs, output: dropped.append((inputs[0], output)))
+    features, frames = torch.randn(4, 50, 5), torch.full((4,), 50)
+    listened, _ = listener(features, frames)
+    assert torch.equal(read[0], features)
+    assert len(dropped) == len(said) == 3
+    for (before, after), layer, above in zip(dropped, said, (read[1].view(4, 50, 64), read[2], listened), strict=True):
+        assert torch.equal(before, layer)
+        assert torch.equal(after, above)
+        assert torch.allclose(after, torch.where(after == 0, 0.0, before / 0.7))
+        assert (after == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
 def test_dropout_in_training_only_and_padding_stays_zero():
     listener = Listener(ListenerConfig(width=8, dropout=0.5), 5)
     features, lengths = torch.randn(2, 12, 5), torch.tensor([12, 12])

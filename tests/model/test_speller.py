@@ -223,6 +223,26 @@ def test_dropout_is_drawn_for_what_is_used():
     assert len(drawn) == 1 + 2 * TOKENS.shape[1] + 1
 
 
+def test_dropout_sets_its_share_to_zero_and_the_rest_is_louder():
+    speller, memory = speller_and_memory(replace(CONFIG, layers=3, dropout=0.25, width=400))
+    seen = []
+    speller.dropout.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    speller.train()(TOKENS, memory)
+    assert {before.shape[-1] for before, _ in seen} == {3, 400}  # embeddings, and all that is as wide as the layers
+    before, after = (torch.cat([pair[part].flatten() for pair in seen]) for part in (0, 1))
+    torch.testing.assert_close(after, torch.where(after == 0, 0.0, before / 0.75))
+    assert (after == 0).double().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_torchs_rnn_drops_between_its_layers(layers, cell):
+    """With the other dropouts silenced only what passes from layer to layer is left to chance."""
+    speller, memory = speller_and_memory(replace(CONFIG, input_feeding=False, cell=cell, layers=layers))
+    speller.train().dropout.p = 0.0
+    assert torch.equal(speller(TOKENS, memory)[0], speller(TOKENS, memory)[0]) == (layers == 1)
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_gradients_reach_every_weight(decoder):
     speller, memory = speller_and_memory(DECODERS[decoder])

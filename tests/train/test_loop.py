@@ -307,6 +307,14 @@ def test_weight_noise_is_there_while_the_gradient_is_taken_and_only_in_its_span(
     assert distances[1:3] == pytest.approx([0.1, 0.1], rel=0.2)
 
 
+def test_labels_are_smoothed_in_their_span(make, monkeypatch):
+    trainer = make("train.epochs=2", "train.objective.smoothing_start=1", "train.objective.smoothing_end=4")
+    seen, judge = [], loop.losses
+    monkeypatch.setattr(loop, "losses", lambda *inputs: (seen.append(inputs[3]), judge(*inputs))[1])
+    trainer.run()
+    assert seen == [0, 0.1, 0.1, 0.1, 0, 0]
+
+
 def test_tokens_are_sampled_as_the_schedule_says_in_training_alone(make):
     trainer = make("train.epochs=2", "train.sampling.share=0.8", "train.sampling.start=1", "train.sampling.over=4")
     shares = []
