@@ -90,19 +90,33 @@ def transcribe(
         Path | None, typer.Option("--output-dir", "-o", help="One file for each recording goes here.")
     ] = None,
     beam_size: Annotated[int | None, typer.Option(min=1, help="Beams; 1 is greedy. Default: the model's own.")] = None,
+    hot_words: Annotated[
+        str, typer.Option(help="Words and phrases to listen for, with commas between; or a file, one on a line.")
+    ] = "",
+    hot_word_bonus: Annotated[
+        float | None, typer.Option(min=0, help="Added to a transcript's score for each of their tokens.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe audio files: text on stdout, or a file each in --output-dir."""
     from las.recipe import open_model
 
     paths = list(_audio_files(files))
-    recognizer, _ = open_model(model, device)
+    bonus = [] if hot_word_bonus is None else [f"search.hot_word_bonus={hot_word_bonus}"]
+    recognizer, _ = open_model(model, device, bonus)
+    phrases = _phrases(hot_words)
+    recognizer.phrases(phrases)  # what it cannot write should fail now
     if output_dir is not None:
         _check_outputs(paths, output_format)
         output_dir.mkdir(parents=True, exist_ok=True)
     complaints: list[str] = []
     with _bar("transcribing", len(paths)) as bar:
-        stream = recognizer.stream(paths, beam=beam_size, on_error=lambda source, error: complaints.append(str(error)))
+        stream = recognizer.stream(
+            paths,
+            beam=beam_size,
+            on_error=lambda source, error: complaints.append(str(error)),
+            hot_words=phrases,
+        )
         for done, transcript in enumerate(stream, start=1):
             bar(done + len(complaints))
             first = done == 1 or output_dir is not None
@@ -115,6 +129,13 @@ def transcribe(
         print(f"las: {complaint}", file=sys.stderr)
     if complaints:
         raise UserError(f"{len(complaints)} of {len(paths)} files were not transcribed")
+
+
+def _phrases(hot_words: str) -> list[str]:
+    """The phrases that a word of the command line names, or the file that it names."""
+    path = Path(hot_words)
+    lines = list(_text_lines(path)) if hot_words and path.is_file() else hot_words.split(",")
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _audio_files(names: Iterable[str]) -> Iterator[str]:

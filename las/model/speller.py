@@ -79,6 +79,7 @@ class Speller(nn.Module):
     def __init__(self, config: SpellerConfig, frame_width: int, vocabulary: int):
         super().__init__()
         self.config = config
+        self.frame_width = frame_width
         self.feeding = config.context == "attention" and config.input_feeding
         self.by_hand = self.feeding and config.cell == "lstm"
         self.context_width = 0 if config.context == "initial" else frame_width
