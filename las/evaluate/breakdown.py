@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from las.evaluate.score import SetScore, UtteranceScore, format_counts
+from las.evaluate.score import SetScore, UtteranceScore, first_ids, format_counts
 from las.evaluate.significance import FEW_SPEAKERS, Units, middle_of, ratio, redrawn
 from las.text.alignment import LETTERS, ErrorCounts
 
@@ -147,6 +147,8 @@ def facts(one: Record) -> Iterator[tuple[str, str]]:
         yield name.upper(), f"{format_rate(one[name])}, {interval}"
     if caution := interval_caution(one["interval_over"]):
         yield "caution", caution
+    if one["speakers"] and not units_are_speakers(one["interval_over"]):
+        yield "caution", "not every speaker is known, or there is only one: the interval is over utterances"
     if one["wer"]["rate"] == 0.0:
         yield "caution", "where no error was seen, a bootstrap cannot tell how far the true rate is from 0"
     yield "style", f"{one['style']}, on both sides"
@@ -159,7 +161,7 @@ def facts(one: Record) -> Iterator[tuple[str, str]]:
     if one["decoding"]:
         yield "decoding", one["decoding"]
     if one["missing"]:
-        yield "without hypothesis, counted as deleted", f"{len(one['missing'])}: {', '.join(one['missing'])}"
+        yield "without hypothesis, counted as deleted", f"{len(one['missing'])}: {first_ids(one['missing'])}"
 
 
 def interval_caution(units: str) -> str:
@@ -168,7 +170,11 @@ def interval_caution(units: str) -> str:
     >>> interval_caution("3 speakers"), interval_caution("300 speakers")
     ('3 speakers are few: the true interval is wider than the one shown', '')
     """
-    count, kind = units.split(" ", 1)
-    if kind.startswith("speaker") and int(count) < FEW_SPEAKERS:
+    if units_are_speakers(units) and int(units.split()[0]) < FEW_SPEAKERS:
         return f"{units} are few: the true interval is wider than the one shown"
     return ""
+
+
+def units_are_speakers(units: str) -> bool:
+    """Whether an interval is over speakers, from what it says it is over."""
+    return "speaker" in units

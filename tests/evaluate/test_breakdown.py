@@ -81,6 +81,15 @@ def test_no_words_at_all():
     assert format_interval(found["wer"]) == "undefined"
 
 
+def test_a_caution_where_speakers_cannot_be_drawn():
+    texts = {"a": "one", "b": "two"}
+    heard = {"a": "one", "b": "too"}
+    for speakers, said in (({}, False), ({"a": "anna"}, True), (dict.fromkeys("ab", "anna"), True)):
+        result = SetResult("set", score(texts, heard), texts, heard, {}, None, "h", "", speakers)
+        cautions = [value for name, value in facts(result.record) if name == "caution"]
+        assert cautions == ["not every speaker is known, or there is only one: the interval is over utterances"] * said
+
+
 def test_rates_without_units_have_no_interval():
     assert rates(score({"a": "x"}, {"a": "x"}).utterances)["wer"]["interval"] is None
 
