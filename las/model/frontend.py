@@ -110,15 +110,16 @@ class Frontend(nn.Module):
         self.config = config
         size = config.window_samples
         self.fft_size = 2 ** math.ceil(math.log2(size))
-        filters = melscale_fbanks(
-            n_freqs=self.fft_size // 2 + 1,
-            f_min=config.low,
-            f_max=config.high or config.sample_rate / 2,
-            n_mels=config.mel_bins,
-            sample_rate=config.sample_rate,
-            norm=None,
-            mel_scale="htk",
-        )
+        with torch.device("cpu"):  # looked at below, so real also in a model that is only planned, on the meta device
+            filters = melscale_fbanks(
+                n_freqs=self.fft_size // 2 + 1,
+                f_min=config.low,
+                f_max=config.high or config.sample_rate / 2,
+                n_mels=config.mel_bins,
+                sample_rate=config.sample_rate,
+                norm=None,
+                mel_scale="htk",
+            )
         if empty := int((filters.sum(0) == 0).sum()):
             raise UserError(
                 f"frontend.mel_bins {config.mel_bins}: {empty} filters fall between two frequencies of the "
