@@ -133,8 +133,10 @@ def transcribe(
 
 def _phrases(hot_words: str) -> list[str]:
     """The phrases that a word of the command line names, or the file that it names."""
+    from las.data.sentences import read_sentences
+
     path = Path(hot_words)
-    lines = list(_text_lines(path)) if hot_words and path.is_file() else hot_words.split(",")
+    lines = list(read_sentences([path], "verbatim")) if hot_words and path.is_file() else hot_words.split(",")
     return [line.strip() for line in lines if line.strip()]
 
 
