@@ -96,14 +96,18 @@ def transcribe(
     hot_word_bonus: Annotated[
         float | None, typer.Option(min=0, help="Added to a transcript's score for each of their tokens.")
     ] = None,
+    language_model: Annotated[
+        str | None, typer.Option(help="A folder of `las lm train` or an ARPA file. Default: the model's own, if any.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe audio files: text on stdout, or a file each in --output-dir."""
     from las.recipe import open_model
 
     paths = list(_audio_files(files))
-    bonus = [] if hot_word_bonus is None else [f"search.hot_word_bonus={hot_word_bonus}"]
-    recognizer, _ = open_model(model, device, bonus)
+    asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
+    words = [f"search.{name}={value}" for name, value in asked.items() if value is not None]
+    recognizer, _ = open_model(model, device, words)
     phrases = _phrases(hot_words)
     recognizer.phrases(phrases)  # what it cannot write should fail now
     if output_dir is not None:
@@ -381,6 +385,35 @@ def score(
     if output_dir is not None:
         _writable(output_dir)
         write_folder(output_dir, [result], {})
+
+
+@app.command()
+def tune(
+    words: Annotated[list[str], typer.Argument(metavar="SET [KEY=VALUE]...", help="Shards to tune on, and settings.")],
+    model: Model = "digits",
+    vary: Annotated[
+        str,
+        typer.Option(help="Search settings to choose, with commas between; of language models, those that are there."),
+    ] = "ctc_weight,language_weight,source_weight,length_exponent,token_reward",
+    hypotheses: Annotated[int, typer.Option(min=2, help="Transcripts of each utterance that are ranked.")] = 20,
+    write: Annotated[bool, typer.Option("--write", help="Put the best settings into the model's config.yaml.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Choose search weights on a development set, decoding it once: las tune shards/dev --model run/model --write."""
+    from las import tuning
+
+    changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
+    named = _named_sets([word for word in words if word not in changes])
+    if len(named) > 1:
+        raise typer.BadParameter("one set at most", param_hint="SET")
+    [path] = named.values()
+    names = [name.strip() for name in vary.split(",") if name.strip()]
+    with _bar("decoding", None) as bar:
+        tuned = tuning.tune_model(model, path, names, hypotheses, device, changes, bar)
+    print(tuning.surface(tuned))
+    print(tuning.summary(tuned))
+    if write:
+        tuning.write_search(model, tuned)
 
 
 @app.command()

@@ -34,6 +34,7 @@ from las.model.device import choose_device
 from las.model.frontend import frame_count
 from las.model.las import LAS, ModelConfig
 from las.search.beam import SearchConfig
+from las.search.scorers import Part, Scorer
 from las.text.alignment import ErrorCounts, align
 from las.text.normalize import normalize, style_named
 from las.text.tokenizer import BOS, EOS, Tokenizer
@@ -43,7 +44,8 @@ from las.train.growth import check_growth, check_growth_ends
 from las.train.loop import ALONE, Reporter, TrainConfig, Trainer, Validation
 from las.train.mwer import Mwer
 from las.train.objectives import losses, token_shares
-from las.transcribe.recognizer import LONGEST, Recognizer
+from las.transcribe.language_model import open_scorer
+from las.transcribe.recognizer import LONGEST, NEVER, Recognizer
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = "digits"
@@ -340,7 +342,30 @@ def open_model(name: str | Path, device: str = "auto", overrides: Sequence[str] 
         )
     model = LAS(config.model, folder.vocabulary)
     checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
-    return Recognizer(model.eval().to(choose_device(device)), tokenizer, config.search, str(name)), config
+    chosen = choose_device(device)
+    parts = _language_models(folder.path, config.search, tokenizer, chosen)
+    return Recognizer(model.eval().to(chosen), tokenizer, config.search, str(name), parts), config
+
+
+def _language_models(
+    folder: Path, search: SearchConfig, tokenizer: Tokenizer, device: torch.device
+) -> list[Callable[[int], Part]]:
+    """The parts of language models in the search with a model from `folder`."""
+    own = folder / "language_model"
+    added = search.language_model or (str(own) if own.is_dir() else "")
+    asked = (
+        ("language model", added, search.language_weight),
+        ("source model", search.source_model, -search.source_weight),
+    )
+    return [
+        partial(_language_part, name, open_scorer(path, tokenizer, NEVER, device), weight)
+        for name, path, weight in asked
+        if path and weight
+    ]
+
+
+def _language_part(name: str, scorer: Callable[[int], Scorer[Any]], weight: float, utterances: int) -> Part:
+    return Part(name, scorer(utterances), weight)
 
 
 # ---------------------------------------------------------------------------------------------------------- evaluation
@@ -379,7 +404,8 @@ def evaluate_set(
     lengths = {id: transcript.seconds for id, transcript in found.items()}
     search = recognizer.search
     ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
-    decoding = f"beam {search.beam}, {ctc}length exponent {search.length_exponent:g}, style {style}"
+    added = f"language model {search.language_weight:g}, " if recognizer.language_models else ""
+    decoding = f"beam {search.beam}, {ctc}{added}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
     return SetResult(name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers)
 

@@ -294,6 +294,23 @@ def test_a_folder_of_shards_is_not_written_over(complaint, corpus):
     assert "holds shards already" in complaint("shard", corpus / "valid.jsonl", "-o", corpus / "shards/valid")
 
 
+def test_a_language_model_that_is_not_there(complaint, trained, voices, tmp_path):
+    words = ("--model", trained / "model", "--language-model", tmp_path / "no.arpa")
+    assert "no.arpa" in complaint("transcribe", voices[0], *words)
+
+
+def test_tune_prints_a_surface_and_writes_the_config(las, complaint, trained, corpus, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    words = ("tune", corpus / "shards" / "valid", "--model", tmp_path / "model", "--hypotheses", "2")
+    status, out, err = las(*words, "--vary", "ctc_weight,length_exponent", "--write")
+    assert (status, err) == (0, "")
+    assert out.startswith("length_exponent \\ ctc_weight")
+    assert re.search(r"^best \S+% with search.ctc_weight=\S+ search.length_exponent=\S+$", out, re.MULTILINE)
+    assert "search:" in (tmp_path / "model" / "config.yaml").read_text()
+    assert "--vary beam: wanted some of" in complaint(*words, "--vary", "beam")
+    assert las("tune", corpus / "shards" / "valid", corpus / "shards" / "train")[0] == 2
+
+
 def test_a_corpus_of_another_program_is_imported(las, complaint, tools, tmp_path):
     for number in range(2):
         tools.write_wav(tmp_path / f"{number}.wav", tools.sing("ab", number))

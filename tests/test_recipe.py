@@ -15,13 +15,14 @@ import pytest
 import torch
 import yaml
 
-from las import checkpoint, recipe
+from las import audio, checkpoint, language_models, recipe
 from las import config as settings
 from las.config import parse_yaml
 from las.data.manifest import Utterance, read_manifest, write_manifest
 from las.data.shards import write_shards
 from las.errors import UserError
 from las.evaluate.score import score
+from las.model.language_model import LanguageModel, LanguageModelConfig
 from las.recipe import RunConfig, choose_device, evaluate_set, find_model, illustrate, open_model, pretrained, train
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -628,3 +629,48 @@ def test_the_audio_of_a_set_is_read_as_it_is_needed(trained, corpus, monkeypatch
     with pytest.raises(TypeError):  # "taken" is no recording
         evaluate_set(recognizer, "valid", corpus / "shards/valid", "basic")
     assert events == ["read", "taken"]
+
+
+# ---------------------------------------------------------------------------------------------------- language models
+
+
+@pytest.fixture
+def arpa(corpus, tools, tmp_path):
+    """An n-gram model of the transcripts, over the recogniser's tokens."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(tools.texts) + "\n")
+    path = tmp_path / "tokens.arpa"
+    language_models.estimate_ngrams([texts], Tokenizer.load(corpus / "tokenizer.model"), "basic", 2, [0], path)
+    return path
+
+
+def parts(recognizer, corpus):
+    """The names of what scored the first hypothesis of a validation recording."""
+    wave = audio.load(sorted((corpus / "wav").glob("valid-0*"))[0], recognizer.rate)
+    [[found, *_]] = recognizer.decode(wave.unsqueeze(0), torch.tensor([len(wave)]), recognizer.search)
+    return set(found.scores)
+
+
+def test_language_models_join_the_search(trained, corpus, arpa):
+    plain, _ = recipe.open_model(trained / "model", "cpu")
+    assert parts(plain, corpus) == {"speller", "ctc"}
+    words = [f"search.language_model={arpa}", f"search.source_model={arpa}"]
+    both, _ = recipe.open_model(trained / "model", "cpu", words)
+    assert parts(both, corpus) == {"speller", "ctc", "language model", "source model"}
+    weights = {part.name: part.weight for part in (make(1) for make in both.language_models)}
+    assert weights == {"language model": 0.3, "source model": -0.1}
+    none, _ = recipe.open_model(
+        trained / "model", "cpu", [*words, "search.language_weight=0", "search.source_weight=0"]
+    )
+    assert parts(none, corpus) == {"speller", "ctc"}
+
+
+def test_a_language_model_in_the_model_folder_is_used(trained, corpus, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    tokenizer = Tokenizer.load(corpus / "tokenizer.model")
+    config = language_models.LanguageModelRunConfig(model=LanguageModelConfig(embedding=8, width=8))
+    weights = LanguageModel(config.model, tokenizer.size).state_dict()
+    own = tmp_path / "model" / "language_model"
+    checkpoint.write_model(own, settings.to_yaml(config), weights, tokenizer.to_bytes(), tokenizer.size, "")
+    recognizer, _ = recipe.open_model(tmp_path / "model", "cpu")
+    assert parts(recognizer, corpus) == {"speller", "ctc", "language model"}

@@ -49,6 +49,11 @@ class SearchConfig:
     # times that of the best other token; 1.5 is usual, 0: anywhere
     no_repeat: int = 0  # tokens; no run of so many comes twice in a transcript; 0: repeats are free
     temperature: float = 1.0  # the speller's logits are divided by it
+    language_model: str = ""  # folder of `las lm train` or ARPA file of `las lm ngram`; empty: the model folder's own
+    # language_model/, where it has one
+    language_weight: float = 0.3  # weight of the language model's log-probability, which is added
+    source_model: str = ""  # a language model of the training transcripts, the same way; empty: none
+    source_weight: float = 0.1  # weight of what it says, which is subtracted (density ratio, McDermott et al. 2019)
     internal_weight: float = 0.0  # weight of what the speller says when it hears nothing, which is subtracted
     hot_word_bonus: float = 1.5  # added to the log-probability for each token of a hot word
     patience: float = 0.0  # an utterance is done when patience x beam transcripts ended; 0: when no other can win
@@ -65,7 +70,8 @@ class SearchConfig:
             raise UserError(f"search.shortest {self.shortest} must be at least 0 and at most longest {self.longest}")
         if not self.temperature > 0:
             raise UserError(f"search.temperature {self.temperature} must be above 0")
-        for name in ("coverage", "end_threshold", "no_repeat", "internal_weight", "hot_word_bonus", "patience"):
+        weights = ("language_weight", "source_weight", "internal_weight")
+        for name in (*weights, "coverage", "end_threshold", "no_repeat", "hot_word_bonus", "patience"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"search.{name} {getattr(self, name)} must be 0 or more")
 
