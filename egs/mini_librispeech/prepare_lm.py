@@ -26,7 +26,9 @@ SHARED = 8  # words in a row that tell that two texts are the same
 SHARED_LIMIT = 20  # sentences that share them; more: the book of a validation speaker is among the text
 TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor", "st": "saint"}
 # a full stop ends a sentence unless a title or an initial stands before it; quotation marks may follow
-ENDS = re.compile(r"(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<=[.!?])[”’\"')\]]*\s+(?=[“‘\"'(\[]*[A-Z])")
+NO_END = "".join(rf"(?<!\b{before}\.)" for before in ("[A-Z]", "Mr", "Mrs", "Dr", "St"))
+ENDS = re.compile(NO_END + r"(?<=[.!?])[”’\"')\]]*\s+(?=[“‘\"'(\[]*[A-Z])")
+LIGATURES = str.maketrans({"æ": "ae", "œ": "oe", "Æ": "Ae", "Œ": "Oe"})
 READABLE = re.compile(r"[a-z' ]+")
 
 
@@ -36,7 +38,7 @@ def sentences(paragraph: str) -> Iterator[str]:
     >>> list(sentences("“My dear Mr. Bennet,” said she. “It is près of No. 9!” It was."))
     ['my dear mister bennet said she', 'it is pres of no 9', 'it was']
     """
-    plain = unicodedata.normalize("NFKD", paragraph.replace("æ", "ae").replace("œ", "oe"))
+    plain = unicodedata.normalize("NFKD", paragraph.translate(LIGATURES))
     plain = "".join(sign for sign in plain if unicodedata.category(sign) != "Mn")
     for sentence in ENDS.split(plain):
         words = [TITLES.get(word, word) for word in basic(sentence).split()]
