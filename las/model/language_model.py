@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from las.errors import UserError
+from las.model.lstm_one_way import one_way
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class LanguageModel(nn.Module):
         embedded = self.dropout(self.embedding(tokens))  # x (B, L, E)
         read, outputs = embedded, []
         for layer in self.layers:
-            output = self.dropout(layer(read)[0])  # h (B, L, D)
+            assert isinstance(layer, nn.LSTM)
+            output = self.dropout(one_way(layer, read))  # h (B, L, D)
             outputs.append(output)
             read = torch.cat([embedded, output], dim=-1) if self.config.skip else output
         top = torch.cat(outputs, dim=-1) if self.config.skip else outputs[-1]

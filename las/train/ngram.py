@@ -26,7 +26,7 @@ from las.errors import UserError
 from las.search.arpa import NEVER, Ngrams
 from las.text.tokenizer import BLANK, BOS, EOS
 
-ORDERS = range(2, 6)
+ORDERS = range(2, 9)
 PIECE = 20_000_000  # tokens counted at once
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text gives none
 
