@@ -262,10 +262,11 @@ def test_from_the_archives_to_results(tmp_path, mirror, run_recipe, tools):
 
 
 @pytest.mark.slow
-def test_run_sh_with_programs_of_its_own(corpora, tmp_path):
-    write_tree(corpora, {"dev-clean/84/7": ("THIS IS READ",) * 3, "train-clean-5/1088/134315": ("AS YOU KNOW",) * 3})
+def test_run_sh_with_programs_of_its_own(tmp_path):
+    for place in ("dev-clean/84/7", "train-clean-5/19/7"):
+        write_tree(tmp_path / "corpora", {place: ("THIS IS READ",) * 3}, seconds=1.5)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "LAS_CORPORA": str(corpora), "PATH": path}
+    environment = {**os.environ, "LAS_CORPORA": str(tmp_path / "corpora"), "PATH": path}
     words = ("train.epochs=1", "model.listener.width=8", "model.speller.width=8", "search.beam=1", "search.longest=0.2")
     script = SCRIPT.parent / "run.sh"
     done = subprocess.run([script, tmp_path / "out", *words], env=environment, capture_output=True, text=True)
