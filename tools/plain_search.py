@@ -14,7 +14,9 @@ from torch import Tensor, nn
 class PlainSearch(nn.Module):
     """Features (B, T, F), all equally long -> tokens of the K best transcripts (B, K, L), log-probabilities (B, K)."""
 
-    def __init__(self, features: int, width: int, reduce: tuple[int, ...], speller: int, embedding: int, vocabulary: int):
+    def __init__(
+        self, features: int, width: int, reduce: tuple[int, ...], speller: int, embedding: int, vocabulary: int
+    ):
         super().__init__()
         self.reduce = reduce
         sizes = [features] + [2 * width] * (len(reduce) - 1)
