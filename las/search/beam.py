@@ -28,6 +28,7 @@ from torch import Tensor
 from las.errors import UserError
 from las.search.scorers import Part
 
+QUICK_TOPK = 64  # on a CPU torch 2.11 finds the k highest of n five times as fast where n is at least 64 k
 CROWDED = 7 / 8  # utterances that are done leave the batch when no more than this share is left: copies cost time
 
 
@@ -253,13 +254,26 @@ def _propose(scores: Tensor, number: int, end: int) -> Tensor:
     batch, beams, vocabulary = scores.shape
     if number >= vocabulary - 1:
         return torch.arange(vocabulary, device=scores.device).expand(batch, beams, -1)
-    others = torch.cat([scores[..., :end], scores[..., end + 1 :]], 2)
-    values, chosen = others.topk(number + 1)  # one more than wanted shows whether equal scores lie across the edge
-    if bool(((values[..., -2] == values[..., -1]) & values[..., -1].isfinite()).any()):
-        chosen = others.sort(dim=2, descending=True, stable=True).indices  # topk leaves open which of them it takes
+    wanted = number + 1  # one more shows whether equal scores lie across the edge
+    room = max(0, QUICK_TOPK * wanted - vocabulary + 1)
+    fill = scores.new_full((batch, beams, room), -torch.inf)
+    others = torch.cat([scores[..., :end], scores[..., end + 1 :], fill], 2)
+    values, chosen = others.topk(wanted)
+    if bool((values[..., -2] == values[..., -1]).any()):
+        chosen = _first_best(others[..., : vocabulary - 1], number)  # topk leaves open which of equals it takes
     chosen = chosen[..., :number]
     ends = torch.full((batch, beams, 1), end, device=scores.device)
     return torch.cat([chosen + (chosen >= end), ends], 2).sort(2).values
+
+
+def _first_best(scores: Tensor, number: int) -> Tensor:
+    """The places of the `number` highest of (B, K, N), of equals the first: (B, K, number), rising."""
+    scores = scores.masked_fill(scores.isnan(), torch.inf)
+    edge = scores.topk(number).values[..., -1:]
+    above, level = scores > edge, scores == edge
+    room = number - above.sum(2, keepdim=True)
+    taken = above | (level & (level.cumsum(2) <= room))
+    return taken.nonzero()[:, 2].view(*scores.shape[:2], number)
 
 
 def _choose(

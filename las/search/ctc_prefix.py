@@ -42,14 +42,12 @@ class CtcPrefixScorer:
         table = log_probabilities.transpose(1, 2).contiguous()  # (B, V, S)
         self.silent = table[:, blank].double()  # (B, S)
         self.rows = table.flatten(0, 1)  # (B * V, S)
-        self.peaks = self._peaks()  # (B * V,)
-
-    def _peaks(self) -> Tensor:
-        """The greatest log-probability of each row, 0 where all are -inf."""
-        if self.steps == 0:
-            return self.rows.new_zeros(len(self.rows))
-        peaks = self.rows.max(1).values
-        return peaks.masked_fill(peaks.isneginf(), 0.0)
+        self.peaks = self.rows.new_zeros(len(self.rows), 1)  # greatest of each row, 0 where all are -inf
+        if self.steps:
+            self.peaks = self.rows.amax(1, keepdim=True)
+            self.peaks.masked_fill_(self.peaks.isneginf(), 0.0)
+        shares = (self.rows - self.peaks).exp_()  # probabilities, of the greatest
+        self.shares = (shares.view_as(table) * ~self.padding.unsqueeze(1)).flatten(0, 1)  # (B * V, S)
 
     def start(self) -> CtcState:
         zeros = self.silent.new_zeros(self.batch, 1)
@@ -112,10 +110,10 @@ class CtcPrefixScorer:
             return before.new_full(rows.shape, -torch.inf)
         before = before.masked_fill(padding, -torch.inf)
         greatest = before.amax(2, keepdim=True).clamp(min=torch.finfo(before.dtype).min)  # (B, K, 1)
-        peaks = self.peaks[rows]  # (B, K, C)
-        spoken = (self.rows[rows] - peaks.unsqueeze(3)).exp().double()  # (B, K, C, S)
-        sums = (spoken @ (before - greatest).exp().unsqueeze(3)).squeeze(3)
-        return sums.log() + greatest + peaks
+        flat = rows.flatten()
+        shares = self.shares.index_select(0, flat).view(*rows.shape, -1)  # (B, K, C, S)
+        sums = (shares.double() @ (before - greatest).exp().unsqueeze(3)).squeeze(3)
+        return sums.log() + greatest + self.peaks.index_select(0, flat).view_as(sums)
 
 
 def _before(state: CtcState, repeats: Tensor) -> Tensor:
