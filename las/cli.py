@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -325,19 +325,22 @@ def evaluate(
 
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
     sets = _named_sets([word for word in words if word not in changes])
-    recognizer, config = recipe.open_model(model, device, changes)
-    if output_dir is not None:
-        _writable(output_dir)
-    results, media = [], {}
-    for name, path in sets.items():
-        with _bar(name, None) as bar:
-            result = recipe.evaluate_set(recognizer, name, path, config.style, bar)
-        print(result.summary())
-        results.append(result)
-        if output_dir is not None:
-            media[name] = recipe.illustrate(recognizer, result, path, output_dir)
-            write_folder(output_dir, results, media)  # after each set: the next may fail
-    if append is not None:
+    with recipe.ranks(device) as (chosen, world):
+        recognizer, config = recipe.open_model(model, chosen, changes)
+        if output_dir is not None and world.leads:
+            _writable(output_dir)
+        results, media = [], {}
+        for name, path in sets.items():
+            with _bar(name, None) if world.leads else nullcontext() as bar:
+                result = recipe.evaluate_set(recognizer, name, path, config.style, bar, world)
+            if not world.leads:
+                continue
+            print(result.summary())
+            results.append(result)
+            if output_dir is not None:
+                media[name] = recipe.illustrate(recognizer, result, path, output_dir)
+                write_folder(output_dir, results, media)  # after each set: the next may fail
+    if append is not None and results:
         append_rows(append, [result.row() for result in results])
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import torch
@@ -23,7 +24,7 @@ from las.audio import Source
 from las.data.augment import AugmentConfig
 from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import read_manifest
-from las.data.shards import Index, read_index, read_sample
+from las.data.shards import Entry, Index, read_index, read_sample
 from las.errors import UserError
 from las.evaluate.media import Attention, Media
 from las.evaluate.report import SetResult, command, hardware, program
@@ -113,9 +114,16 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (folder / "config.yaml").is_file()
     free = ("train.device", "data.workers", "data.cache", "train.save_minutes", "train.lost_minutes")
     state = run_folder.opened(config, folder, resume or again, free)
-    device = choose_device(config.train.device, int(os.environ.get("LOCAL_RANK", "0")))
-    with joined("nccl" if device.type == "cuda" else "gloo", config.train.lost_minutes) as world:
+    with ranks(config.train.device, config.train.lost_minutes) as (device, world):
         return _train(config, folder, state, reporter, device, world)
+
+
+@contextmanager
+def ranks(device: str, lost_minutes: float = 60.0) -> Iterator[tuple[torch.device, World]]:
+    """This rank's device and its world, for as long as the ranks work together."""
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    with joined("nccl" if chosen.type == "cuda" else "gloo", lost_minutes) as world:
+        yield chosen, world
 
 
 def _train(
@@ -331,7 +339,9 @@ def pretrained() -> list[Path]:
     return sorted(path.parent for path in PRETRAINED.glob(f"*/{checkpoint.CONFIG}"))
 
 
-def open_model(name: str | Path, device: str = "auto", overrides: Sequence[str] = ()) -> tuple[Recognizer, RunConfig]:
+def open_model(
+    name: str | Path, device: str | torch.device = "auto", overrides: Sequence[str] = ()
+) -> tuple[Recognizer, RunConfig]:
     """A model by name or folder, ready to transcribe, and its settings with `key=value` words over them."""
     folder = checkpoint.read_model(find_model(str(name)))
     config = settings.from_mapping(RunConfig, folder.config, str(folder.path / checkpoint.CONFIG), overrides)
@@ -342,7 +352,7 @@ def open_model(name: str | Path, device: str = "auto", overrides: Sequence[str] 
         )
     model = LAS(config.model, folder.vocabulary)
     checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
-    chosen = choose_device(device)
+    chosen = choose_device(device) if isinstance(device, str) else device
     parts = _language_models(folder.path, config.search, tokenizer, chosen)
     return Recognizer(model.eval().to(chosen), tokenizer, config.search, str(name), parts), config
 
@@ -372,36 +382,37 @@ def _language_part(name: str, scorer: Callable[[int], Scorer[Any]], weight: floa
 
 
 def evaluate_set(
-    recognizer: Recognizer, name: str, path: Path, style: str, on_progress: Callable[[float, float], None] | None = None
+    recognizer: Recognizer,
+    name: str,
+    path: Path,
+    style: str,
+    on_progress: Callable[[float, float], None] | None = None,
+    world: World = ALONE,
 ) -> SetResult:
-    """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all."""
-    references: dict[str, str] = {}
-    speakers: dict[str, str] = {}
-    sources: Iterable[Source]
-    if path.is_dir():
-        index = read_index(path)
-        sources = _sources(index, references, speakers)
-        total = index.seconds
-    else:
-        utterances = read_manifest(path)
-        references = {utterance.id: utterance.text for utterance in utterances}
-        speakers = {utterance.id: utterance.speaker for utterance in utterances if utterance.speaker}
-        sources = [utterance.audio for utterance in utterances]
-        total = sum(utterance.seconds or 0.0 for utterance in utterances)
+    """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all.
+
+    The ranks of `world` each transcribe a part, and all have the whole result.
+    """
+    recordings, total = _recordings_of(path, world)
     started = time.perf_counter()
     done = 0.0
 
     def progress(seconds: float) -> None:
         nonlocal done
-        done += seconds
+        done += seconds * world.size
         if on_progress is not None:
-            on_progress(done, total)
+            on_progress(min(done, total), total)
 
-    transcripts = recognizer.transcribe(sources, on_progress=progress)
+    known: list[tuple[str, str, str | None]] = []
+    transcripts = recognizer.transcribe(_sources(recordings, known), on_progress=progress)
+    own = [[*about, one.text, one.seconds] for about, one in zip(known, transcripts, strict=True)]
+    every = [json.loads(lines) for lines in world.gather_text(json.dumps(own), recognizer.device)]
+    found = [every[place % world.size][place // world.size] for place in range(sum(map(len, every)))]  # in order
     seconds = time.perf_counter() - started
-    found = dict(zip(references, transcripts, strict=True))
-    hypotheses = {id: transcript.text for id, transcript in found.items()}
-    lengths = {id: transcript.seconds for id, transcript in found.items()}
+    references = {id: reference for id, reference, *_ in found}
+    speakers = {id: speaker for id, _, speaker, *_ in found if speaker}
+    hypotheses = {id: text for id, *_, text, _ in found}
+    lengths = {id: length for id, *_, length in found}
     search = recognizer.search
     ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
     added = f"language model {search.language_weight:g}, " if recognizer.language_models else ""
@@ -410,16 +421,38 @@ def evaluate_set(
     return SetResult(name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers)
 
 
-def _sources(index: Index, references: dict[str, str], speakers: dict[str, str]) -> Iterator[Source]:
-    """The recordings of an index, one after another, called by their ids; texts and speakers go into the dicts."""
-    for entry in index.entries:
-        sample = read_sample(index, entry)
-        references[sample.id] = sample.text
-        if sample.speaker:
-            speakers[sample.id] = sample.speaker
-        recording = io.BytesIO(sample.audio_bytes)
-        recording.name = sample.id
-        yield recording
+class _Recording(NamedTuple):
+    """What is transcribed, and what is known of it."""
+
+    id: str
+    reference: str
+    speaker: str | None
+    source: Source
+
+
+def _recordings_of(path: Path, world: World) -> tuple[Iterator[_Recording], float]:
+    """The recordings of a set that are this rank's, read when they are asked for, and the set's seconds."""
+    if path.is_dir():
+        index = read_index(path)
+        return (_from_shard(index, entry) for entry in index.entries[world.rank :: world.size]), index.seconds
+    utterances = read_manifest(path)
+    own = utterances[world.rank :: world.size]
+    seconds = sum(one.seconds or 0.0 for one in utterances)
+    return (_Recording(one.id, one.text, one.speaker, one.audio) for one in own), seconds
+
+
+def _from_shard(index: Index, entry: Entry) -> _Recording:
+    sample = read_sample(index, entry)
+    recording = io.BytesIO(sample.audio_bytes)
+    recording.name = sample.id
+    return _Recording(sample.id, sample.text, sample.speaker, recording)
+
+
+def _sources(recordings: Iterable[_Recording], known: list[tuple[str, str, str | None]]) -> Iterator[Source]:
+    """The recordings one after another; what is known of them is kept, they are not."""
+    for one in recordings:
+        known.append((one.id, one.reference, one.speaker))
+        yield one.source
 
 
 def illustrate(recognizer: Recognizer, result: SetResult, path: Path, folder: Path) -> dict[str, Media]:

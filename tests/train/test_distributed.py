@@ -182,3 +182,15 @@ def test_a_restart_by_torchrun_resumes(run_config, tools, tmp_path, monkeypatch)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     recipe.train(config, tmp_path, False, tools.quiet())
     assert (tmp_path / "model" / "config.yaml").is_file()
+
+
+def test_two_ranks_evaluate_a_set_together(trained, corpus):
+    for path in (corpus / "shards" / "valid", corpus / "valid.jsonl"):
+
+        def work(world, path=path):
+            recognizer, _ = recipe.open_model(trained / "model", "cpu")
+            result = recipe.evaluate_set(recognizer, "valid", path, "basic", world=world)
+            return list(result.hypotheses.items()), list(result.references.items()), result.audio_seconds
+
+        alone = work(World())
+        assert ranks(work) == dict.fromkeys((0, 1), alone)
