@@ -40,8 +40,7 @@ def published(tmp_path, tools):
 @pytest.fixture
 def unpacked(published):
     for archive in (published / "wav").glob("*.tar.gz"):
-        shutil.unpack_archive(archive, published / "wav", filter="data")
-        archive.unlink()
+        shutil.unpack_archive(archive, published / "wav", filter="data")  # and the archives stay beside the folders
     return published
 
 
@@ -87,7 +86,7 @@ def test_missing_transcripts_stop_it(prepare, unpacked, tmp_path, capsys):
 
 
 def test_recordings_outside_the_sets_stop_it(prepare, unpacked, tmp_path, capsys):
-    (unpacked / "wav/dev").rename(unpacked / "wav/val")
+    (unpacked / "wav/dev").rename(unpacked / "wav/val")  # train/ is still there
     assert prepare.main(["--corpus", str(unpacked), "--output", str(tmp_path / "out")]) == 1
     assert "recordings that lie in none of train, dev, test" in capsys.readouterr().err
 
