@@ -14,10 +14,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from las.errors import UserError
 
 if TYPE_CHECKING:
+    from las.text.perplexity import Perplexity
     from las.train.loop import Validation
     from las.transcribe.recognizer import Transcript
 
@@ -36,6 +37,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+lm = typer.Typer(help="Language models: train, ngram, score, sample.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(lm, name="lm")
+
+
+Settings = TypeVar("Settings")
 
 
 class Format(StrEnum):
@@ -84,19 +90,37 @@ def transcribe(
         Path | None, typer.Option("--output-dir", "-o", help="One file for each recording goes here.")
     ] = None,
     beam_size: Annotated[int | None, typer.Option(min=1, help="Beams; 1 is greedy. Default: the model's own.")] = None,
+    hot_words: Annotated[
+        str, typer.Option(help="Words and phrases to listen for, with commas between; or a file, one on a line.")
+    ] = "",
+    hot_word_bonus: Annotated[
+        float | None, typer.Option(min=0, help="Added to a transcript's score for each of their tokens.")
+    ] = None,
+    language_model: Annotated[
+        str | None, typer.Option(help="A folder of `las lm train` or an ARPA file. Default: the model's own, if any.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe audio files: text on stdout, or a file each in --output-dir."""
     from las.recipe import open_model
 
     paths = list(_audio_files(files))
-    recognizer, _ = open_model(model, device)
+    asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
+    words = [f"search.{name}={value}" for name, value in asked.items() if value is not None]
+    recognizer, _ = open_model(model, device, words)
+    phrases = _phrases(hot_words)
+    recognizer.phrases(phrases)  # what it cannot write should fail now
     if output_dir is not None:
         _check_outputs(paths, output_format)
         output_dir.mkdir(parents=True, exist_ok=True)
     complaints: list[str] = []
     with _bar("transcribing", len(paths)) as bar:
-        stream = recognizer.stream(paths, beam=beam_size, on_error=lambda source, error: complaints.append(str(error)))
+        stream = recognizer.stream(
+            paths,
+            beam=beam_size,
+            on_error=lambda source, error: complaints.append(str(error)),
+            hot_words=phrases,
+        )
         for done, transcript in enumerate(stream, start=1):
             bar(done + len(complaints))
             first = done == 1 or output_dir is not None
@@ -109,6 +133,15 @@ def transcribe(
         print(f"las: {complaint}", file=sys.stderr)
     if complaints:
         raise UserError(f"{len(complaints)} of {len(paths)} files were not transcribed")
+
+
+def _phrases(hot_words: str) -> list[str]:
+    """The phrases that a word of the command line names, or the file that it names."""
+    from las.data.sentences import read_sentences
+
+    path = Path(hot_words)
+    lines = list(read_sentences([path], "verbatim")) if hot_words and path.is_file() else hot_words.split(",")
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _audio_files(names: Iterable[str]) -> Iterator[str]:
@@ -170,32 +203,20 @@ def models() -> None:
 
 @app.command()
 def tokenizer(
-    texts: Annotated[list[Path], typer.Argument(help="Manifests (.jsonl) or text files, a sentence a line.")],
+    texts: Annotated[
+        list[Path], typer.Argument(help="Manifests (.jsonl) or text files (.txt, .gz, .xz), a sentence a line.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The tokenizer's file.")],
     size: Annotated[int, typer.Option(help="Tokens wanted; where the texts hold fewer, fewer come out.")] = 500,
     kind: Annotated[str, typer.Option(help="unigram, bpe or char.")] = "unigram",
 ) -> None:
     """Train a SentencePiece tokenizer on transcripts."""
-    from las.data.manifest import read_manifest
+    from las.data.sentences import read_sentences
     from las.text.tokenizer import train_tokenizer
 
-    def lines() -> Iterator[str]:
-        for path in texts:
-            if path.suffix == ".jsonl":
-                yield from (utterance.text for utterance in read_manifest(path, check_audio=False))
-            else:
-                yield from _text_lines(path)
-
-    trained = train_tokenizer((line for line in lines() if line), size, kind, output)  # type: ignore[arg-type]
+    sentences = read_sentences(texts, "verbatim")
+    trained = train_tokenizer(sentences, size, kind, output)  # type: ignore[arg-type]
     print(f"{output}: {trained.size} tokens ({kind}; {size} asked for)")
-
-
-def _text_lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from (line.strip() for line in file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from None
 
 
 @app.command()
@@ -234,28 +255,38 @@ def train(
     keys: Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")] = False,
 ) -> None:
     """Train a model: las train conf.yaml train.epochs=20 --output-dir exp/first."""
-    from las import config as settings
     from las import recipe
 
-    if keys:
-        for key in settings.keys(recipe.RunConfig):
-            print(f"{key.name}={_plain(key.default)}\t{key.kind}\t{key.meaning}")
+    config = _run_settings(recipe.RunConfig, words or [], output_dir, resume, keys)
+    if config is None or output_dir is None:
         return
-    if output_dir is None:
-        raise typer.BadParameter("name the run's folder", param_hint="--output-dir")
-    files = [word for word in words or [] if "=" not in word]
-    if len(files) > 1:
-        raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
-    path = Path(files[0]) if files else None
-    if resume and path is None:
-        path = output_dir / "config.yaml"
-    config = settings.load(recipe.RunConfig, path, [word for word in words or [] if "=" in word])
     missing = [name for name in ("av", "tensorboard", "matplotlib") if not _installed(name)]
     if missing:
         print(f"las: not installed, so left out: {', '.join(missing)}", file=sys.stderr)
     with _TrainingBar(config.train.epochs) as bar:
         folder = recipe.train(config, output_dir, resume, bar)
     print(folder)
+
+
+def _run_settings(
+    kind: type[Settings], words: list[str], output_dir: Path | None, resume: bool, keys: bool
+) -> Settings | None:
+    """The settings of a run from a config and `key=value` words; with `keys` they are printed instead."""
+    from las import config as settings
+
+    if keys:
+        for key in settings.keys(kind):
+            print(f"{key.name}={_plain(key.default)}\t{key.kind}\t{key.meaning}")
+        return None
+    if output_dir is None:
+        raise typer.BadParameter("name the run's folder", param_hint="--output-dir")
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
+    path = Path(files[0]) if files else None
+    if resume and path is None:
+        path = output_dir / "config.yaml"
+    return settings.load(kind, path, [word for word in words if "=" in word])
 
 
 def _plain(value: Any) -> str:
@@ -271,34 +302,54 @@ def _installed(name: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------ scoring
 
 
+Report = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", help="NAME.jsonl (hypotheses), report.json, report.txt, report.html go here."),
+]
+Style = Annotated[str, typer.Option(help="How both are normalised: verbatim or basic.")]
+Missing = Annotated[bool, typer.Option("--allow-missing", help="Words without a hypothesis count as deleted.")]
+
+
 @app.command()
 def evaluate(
     words: Annotated[list[str], typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests.")],
     model: Model = "digits",
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="NAME.jsonl goes here: id, text as recognised, reference.")
-    ] = None,
+    output_dir: Report = None,
     append: Annotated[Path | None, typer.Option(help="A file of results, such as RESULTS.md, to add rows to.")] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe sets and report WER: las evaluate test=data/test --model exp/first/model search.beam=8."""
     from las import recipe
+    from las.evaluate.folder import write_folder
     from las.evaluate.report import append_rows
 
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
     sets = _named_sets([word for word in words if word not in changes])
-    recognizer, config = recipe.open_model(model, device, changes)
-    rows = []
-    for name, path in sets.items():
-        with _bar(name, None) as bar:
-            result = recipe.evaluate_set(recognizer, name, path, config.style, bar)
-        print(result.summary())
-        rows.append(result.row())
-        if output_dir is not None:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            _write(output_dir / f"{name}.jsonl", result.lines())
-    if append is not None:
-        append_rows(append, rows)
+    with recipe.ranks(device) as (chosen, world):
+        recognizer, config = recipe.open_model(model, chosen, changes)
+        if output_dir is not None and world.leads:
+            _writable(output_dir)
+        results, media = [], {}
+        for name, path in sets.items():
+            with _bar(name, None) if world.leads else nullcontext() as bar:
+                result = recipe.evaluate_set(recognizer, name, path, config.style, bar, world)
+            if not world.leads:
+                continue
+            print(result.summary())
+            results.append(result)
+            if output_dir is not None:
+                media[name] = recipe.illustrate(recognizer, result, path, output_dir)
+                write_folder(output_dir, results, media)  # after each set: the next may fail
+    if append is not None and results:
+        append_rows(append, [result.row() for result in results])
+
+
+def _writable(folder: Path) -> None:
+    """Make a folder for results and see, before the work, that they can be put there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / "writable.part"
+    probe.touch()
+    probe.unlink()
 
 
 def _named_sets(words: list[str]) -> dict[str, Path]:
@@ -321,17 +372,76 @@ def _named_sets(words: list[str]) -> dict[str, Path]:
 
 @app.command()
 def score(
-    reference: Annotated[Path, typer.Argument(help="Lines of id and text, or JSON lines with both.")],
+    reference: Annotated[Path, typer.Argument(help="Kaldi text, JSON lines, csv, trn, stm or ctm.")],
     hypothesis: Annotated[Path, typer.Argument(help="The same for what was recognised.")],
-    style: Annotated[str, typer.Option(help="How both are normalised: verbatim or basic.")] = "basic",
+    output_dir: Report = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
 ) -> None:
-    """Score two text files, utterances paired by id."""
-    from las.evaluate.score import format_counts, read_texts
-    from las.evaluate.score import score as score_texts
+    """Score a file of hypotheses against references, utterances paired by id."""
+    from las.evaluate.breakdown import facts
+    from las.evaluate.folder import write_folder
+    from las.evaluate.report import scored_files
 
-    references, hypotheses = read_texts(reference), read_texts(hypothesis)
-    print(f"WER {format_counts(score_texts(references, hypotheses, style).counts)}")
-    print(f"CER {format_counts(score_texts(references, hypotheses, style, 'character').counts)}")
+    result = scored_files(reference, hypothesis, style, allow_missing)
+    print("\n".join(f"{name}: {value}" for name, value in facts(result.record)))
+    if output_dir is not None:
+        _writable(output_dir)
+        write_folder(output_dir, [result], {})
+
+
+@app.command()
+def tune(
+    words: Annotated[list[str], typer.Argument(metavar="SET [KEY=VALUE]...", help="Shards to tune on, and settings.")],
+    model: Model = "digits",
+    vary: Annotated[
+        str,
+        typer.Option(help="Search settings to choose, with commas between; of language models, those that are there."),
+    ] = "ctc_weight,language_weight,source_weight,length_exponent,token_reward",
+    hypotheses: Annotated[int, typer.Option(min=2, help="Transcripts of each utterance that are ranked.")] = 20,
+    write: Annotated[bool, typer.Option("--write", help="Put the best settings into the model's config.yaml.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Choose search weights on a development set, decoding it once: las tune shards/dev --model run/model --write."""
+    from las import tuning
+
+    changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
+    named = _named_sets([word for word in words if word not in changes])
+    if len(named) > 1:
+        raise typer.BadParameter("one set at most", param_hint="SET")
+    [path] = named.values()
+    names = [name.strip() for name in vary.split(",") if name.strip()]
+    with _bar("decoding", None) as bar:
+        tuned = tuning.tune_model(model, path, names, hypotheses, device, changes, bar)
+    print(tuning.surface(tuned))
+    print(tuning.summary(tuned))
+    if write:
+        tuning.write_search(model, tuned)
+
+
+@app.command()
+def compare(
+    hypotheses: Annotated[
+        list[Path], typer.Argument(help="A B...: NAME.jsonl of `las evaluate`, or any of `las score`.")
+    ],
+    reference: Annotated[Path | None, typer.Option(help="References; default: those beside the hypotheses.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="compare.json and compare.txt, in full, go here.")
+    ] = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
+) -> None:
+    """Is B better than A? Paired bootstrap, matched pairs, and the utterances that changed."""
+    from las.evaluate import compare as comparing
+    from las.evaluate.folder import write_text
+
+    systems = comparing.compare_files(hypotheses, reference, style, allow_missing)
+    print("\n".join(comparing.text_lines(systems, most=comparing.SHOWN)))
+    if output_dir is not None:
+        _writable(output_dir)
+        record = comparing.comparison_record(systems)
+        write_text(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write_text(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
 
 
 @app.command("import")
@@ -380,6 +490,94 @@ def data(
     if output is not None:
         _write(output, to_json(report))
     print(render(report))
+
+
+# ---------------------------------------------------------------------------------------------------- language models
+
+LanguageModelName = Annotated[str, typer.Option("--model", help="A folder of `las lm train`, or an ARPA file.")]
+Texts = Annotated[list[Path], typer.Argument(help="Text files (.txt, .gz, .xz), a sentence a line, or manifests.")]
+Tokens = Annotated[Path | None, typer.Option(help="Its tokenizer or model folder; wanted for an ARPA file.")]
+OwnStyle = Annotated[str | None, typer.Option(help="How text is normalised. Default: as the model's was.")]
+
+
+@lm.command("train")
+def lm_train(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONF.yaml] [KEY=VALUE]...", help="Config and settings.")
+    ] = None,
+    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="The run's folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")] = False,
+) -> None:
+    """Train an LSTM language model: las lm train conf/lm.yaml train.epochs=3 -o exp/lm."""
+    from las import language_models
+
+    config = _run_settings(language_models.LanguageModelRunConfig, words or [], output_dir, resume, keys)
+    if config is None or output_dir is None:
+        return
+    with _LanguageModelBar(config.train.epochs) as bar:
+        folder = language_models.train(config, output_dir, resume, bar)
+    print(folder)
+
+
+@lm.command("ngram")
+def lm_ngram(
+    texts: Texts,
+    tokenizer: Annotated[Path, typer.Option(help="The recogniser's model folder, or its tokenizer.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ARPA file; .gz is compressed.")],
+    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 5.")] = 4,
+    cutoffs: Annotated[
+        str, typer.Option(help="Of orders 2,3,...: n-grams that come this often or less are left out, such as 0,1,2.")
+    ] = "0",
+    style: Annotated[str, typer.Option(help="How text is normalised: verbatim or basic.")] = "basic",
+) -> None:
+    """Estimate an n-gram model over tokens by modified Kneser-Ney, as an ARPA file."""
+    from las import language_models
+
+    if not re.fullmatch(r"\d+(,\d+)*", cutoffs):
+        raise typer.BadParameter(f"{cutoffs!r}: wanted numbers such as 0,1,2", param_hint="--cutoffs")
+    tokens = language_models.read_tokenizer(tokenizer)
+    least = [int(number) for number in cutoffs.split(",")]
+    sizes = language_models.estimate_ngrams(texts, tokens, style, order, least, output)
+    print(f"{output}: {', '.join(f'{size} {number}-grams' for number, size in enumerate(sizes, start=1))}")
+
+
+@lm.command("score")
+def lm_score(
+    texts: Texts,
+    model: LanguageModelName,
+    tokenizer: Tokens = None,
+    style: OwnStyle = None,
+    device: Device = "auto",
+) -> None:
+    """Print the perplexity of a text, per token and per word, under a language model."""
+    from las import language_models
+
+    tokens = None if tokenizer is None else language_models.read_tokenizer(tokenizer)
+    opened = language_models.open_language_model(model, tokens, style, device)
+    with _bar("scoring", None) as bar:
+        found = opened.perplexity(texts, bar)
+    unknown = f", {found.unknown} tokens unknown" if found.unknown else ""
+    print(f"perplexity per token {found.per_token:.3f}, per word {found.per_word:.2f}")
+    print(f"{found.sentences} sentences, {found.words} words, {found.tokens} tokens with ends of sentences{unknown}")
+
+
+@lm.command("sample")
+def lm_sample(
+    model: LanguageModelName,
+    tokenizer: Tokens = None,
+    sentences: Annotated[int, typer.Option(help="How many to draw.")] = 10,
+    temperature: Annotated[float, typer.Option(help="Below 1 the likely becomes likelier, above 1 the rare.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same sentences.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Draw sentences from a language model."""
+    from las import language_models
+
+    tokens = None if tokenizer is None else language_models.read_tokenizer(tokenizer)
+    opened = language_models.open_language_model(model, tokens, None, device, never=language_models.NO_TEXT)
+    for sentence in opened.sample(sentences, temperature, seed):
+        print(sentence)
 
 
 # ------------------------------------------------------------------------------------------------------------ progress
@@ -440,3 +638,17 @@ class _TrainingBar:
 
     def warned(self, message: str) -> None:
         self.progress.console.print(f"las: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+class _LanguageModelBar(_TrainingBar):
+    """The same for a language model."""
+
+    def __enter__(self) -> _LanguageModelBar:
+        self.progress.start()
+        return self
+
+    def foretold(self, epoch: int, update: int, found: Perplexity) -> None:
+        line = (
+            f"epoch {epoch + 1} update {update}: perplexity per token {found.per_token:.3f} word {found.per_word:.2f}"
+        )
+        self.progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -16,7 +16,8 @@ ROWS = (
     {"search", "checkpoint"},
     {"export"},
     {"train", "transcribe", "evaluate"},
-    {"recipe"},
+    {"recipe", "language_models"},
+    {"tuning"},
     {"cli", "serve"},
 )
 ROOT = len(ROWS)  # las/__init__.py and las/__main__.py stand above all rows

@@ -94,8 +94,8 @@ class OwnLoops(torch.autograd.Function):
 
         def project(direction: int) -> Tensor:
             input_weight, _, input_bias, hidden_bias = weights[4 * direction : 4 * direction + 4]
-            bias = _double_new(input_bias + hidden_bias).to(product)
-            shares = nn.functional.linear(rows, _double_new(input_weight).to(product), bias)
+            bias = double_new(input_bias + hidden_bias).to(product)
+            shares = nn.functional.linear(rows, double_new(input_weight).to(product), bias)
             shares = shares.index_fill_(0, padding, SHUT).view(time, batch, 4, width)
             return frames.new_empty((time, 4, batch, width)).copy_(shares.transpose(1, 2))
 
@@ -107,12 +107,12 @@ class OwnLoops(torch.autograd.Function):
             start = time if direction else 0
             cells[start].zero_()
             hidden[start].zero_()
-            weight, packed = _pack(_double_new(weights[4 * direction + 1]).to(product), batch)
+            weight, packed = pack(double_new(weights[4 * direction + 1]).to(product), batch)
             half = output.chunk(2, dim=2)[direction]
-            _forward_loop(gates[direction], cells, hidden, half, weight, packed, bool(direction))
+            forward_loop(gates[direction], cells, hidden, half, weight, packed, bool(direction))
             return gates[direction], cells, hidden
 
-        ahead, back = _in_two_threads(run)
+        ahead, back = in_two_threads(run)
         ctx.save_for_backward(read, *weights, *ahead, *back)
         return output
 
@@ -127,13 +127,13 @@ class OwnLoops(torch.autograd.Function):
         def run(direction: int) -> Tensor:
             gates, cells, _ = states[direction]
             slopes = read.new_empty((time, batch, 4 * width))
-            weight, packed = _pack(weights[4 * direction + 1].t().to(read.dtype), batch)
+            weight, packed = pack(weights[4 * direction + 1].t().to(read.dtype), batch)
             half = grad.chunk(2, dim=2)[direction]
-            _backward_loop(gates, cells, half, slopes, weight, packed, bool(direction), SPAN)
+            backward_loop(gates, cells, half, slopes, weight, packed, bool(direction), SPAN)
             return slopes.view(time * batch, 4 * width)
 
         grads, frames_grad = [], None
-        for direction, slopes in enumerate(_in_two_threads(run)):
+        for direction, slopes in enumerate(in_two_threads(run)):
             hidden = states[direction][2]
             before = (hidden[1:] if direction else hidden[:-1]).view(time * batch, width)
             bias = slopes.sum(0).to(grad.dtype)
@@ -147,7 +147,7 @@ class OwnLoops(torch.autograd.Function):
         return frames_grad, None, None, *grads
 
 
-def _forward_loop(
+def forward_loop(
     gates: Tensor, cells: Tensor, hidden: Tensor, output: Tensor, weight: Tensor, packed: bool, back: bool
 ) -> None:
     """Take all steps, in place.
@@ -178,7 +178,7 @@ def _forward_loop(
         hidden[t + now].copy_(heard)
 
 
-def _backward_loop(
+def backward_loop(
     gates: Tensor, cells: Tensor, grad: Tensor, slopes: Tensor, weight: Tensor, packed: bool, back: bool, span: int
 ) -> None:
     """From the gradient of the output (B, T, width) to `slopes`, that of the gates' inputs (T, B, 4 * width).
@@ -230,17 +230,17 @@ with warnings.catch_warnings():
     # because compiling reads this file. TorchScript is deprecated; its replacement needs a C++ compiler at run time.
     warnings.simplefilter("ignore", DeprecationWarning)
     if torch.backends.mkldnn.is_available():
-        _forward_loop, _backward_loop = torch.jit.script(_forward_loop), torch.jit.script(_backward_loop)
+        forward_loop, backward_loop = torch.jit.script(forward_loop), torch.jit.script(backward_loop)
 
 
-def _pack(weight: Tensor, batch: int) -> tuple[Tensor, bool]:
+def pack(weight: Tensor, batch: int) -> tuple[Tensor, bool]:
     """A weight (out, in) as the loops' products read it, and whether that is oneDNN's own layout (bf16 only)."""
     if weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), batch), True
     return weight.t().contiguous(), False
 
 
-def _double_new(weight: Tensor) -> Tensor:
+def double_new(weight: Tensor) -> Tensor:
     """A weight or bias (4 * width, ...) with the rows of the new-value gate doubled."""
     i, f, g, o = weight.chunk(4)
     return torch.cat([i, f, 2 * g, o])
@@ -262,7 +262,7 @@ def _turn(frames: Tensor, order: Tensor) -> Tensor:
     return frames.reshape(len(order), -1).index_select(0, order).view_as(frames)
 
 
-def _in_two_threads(task: Callable[[int], Result]) -> list[Result]:
+def in_two_threads(task: Callable[[int], Result]) -> list[Result]:
     """Do task(0) and task(1) side by side, without gradients, each with one core for its tensor operations."""
 
     def run(direction: int) -> Result:

@@ -1,6 +1,7 @@
 """What `las doctor data` finds, each oddity made on purpose in a set of tones that are otherwise alike."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,13 +132,13 @@ def test_shards_are_read_like_their_manifest(corpus, tmp_path):
 
     manifest = corpus({"odd": (np.clip(tone(90) * 9, -1, 1), "word", "ada", RATE)})
     index = write_shards(read_manifest(manifest), tmp_path / "shards", encode="original")
-    assert found(examine({"train": index.root})) == found(examine({"train": manifest})) == {"clipped": ["odd"]}
-    shard = index.path(0)
+    assert found(examine({"train": Path(index.root)})) == found(examine({"train": manifest})) == {"clipped": ["odd"]}
+    shard = Path(index.place(0))
     data = bytearray(shard.read_bytes())
     entry = index.entries[0]
     data[entry.offset + entry.size // 2] ^= 1
     shard.write_bytes(data)
-    assert found(examine({"train": index.root}))["cannot be read"] == [entry.id]
+    assert found(examine({"train": Path(index.root)}))["cannot be read"] == [entry.id]
 
 
 def test_progress_counts_every_recording(corpus):

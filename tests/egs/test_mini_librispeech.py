@@ -1,5 +1,6 @@
 """The mini_librispeech recipe: the published tree in, manifests out; nothing missing goes unnoticed."""
 
+import gzip
 import importlib.util
 import io
 import json
@@ -20,6 +21,7 @@ from las.data.manifest import read_manifest
 from las.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "egs/mini_librispeech/prepare.py"
+LM_SCRIPT = SCRIPT.with_name("prepare_lm.py")
 TREE = {  # subset/speaker/chapter -> texts, ids numbered from 0
     "train-clean-5/1088/134315": ("AS YOU KNOW", "I HAVE GIVEN YOU PROOF"),
     "train-clean-5/19/198": ("NORTHANGER ABBEY",),
@@ -29,15 +31,16 @@ TREE = {  # subset/speaker/chapter -> texts, ids numbered from 0
 LISTING = "LibriSpeech/train-clean-5/1088/134315/1088-134315.trans.txt"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("egs_mini_librispeech_prepare", SCRIPT)
+def load_script(path):
+    name = f"egs_mini_librispeech_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["egs_mini_librispeech_prepare"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-prepare = load_script()
+prepare, prepare_lm = load_script(SCRIPT), load_script(LM_SCRIPT)
 
 
 def write_tree(root, tree, suffix=".flac", seconds=0.5):
@@ -269,3 +272,66 @@ def test_run_sh_with_programs_of_its_own(tmp_path):
     done = subprocess.run([script, tmp_path / "out", *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "| dev-clean | " in (tmp_path / "out/RESULTS.md").read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------ language models
+
+
+@pytest.mark.parametrize(
+    ("paragraph", "expected"),
+    [
+        ("Mr. and Mrs. St. John came. So did Dr. X!", ["mister and missus saint john came", "so did doctor x"]),
+        ("“Stop!” he cried. “Why?”", ["stop he cried", "why"]),
+        ("Of J. S. Bach she knew _nothing_—or so.", ["of j s bach she knew nothing or so"]),
+        ("She read œuvres, Œuvres at a café.", ["she read oeuvres oeuvres at a cafe"]),
+        ("* * *", []),
+    ],
+)
+def test_sentences_look_like_transcripts(paragraph, expected):
+    assert list(prepare_lm.sentences(paragraph)) == expected
+
+
+@pytest.fixture
+def novel(tmp_path):
+    """A function from the paragraphs of a novel to the arguments of the script; dev.jsonl holds one long transcript."""
+    dev = [prepare.Utterance("1", "none.wav", "it was the best of times it was the worst of times")]
+    prepare.write_manifest(tmp_path / "dev.jsonl", dev)
+
+    def write(*paragraphs):
+        (tmp_path / "novel.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
+        return ["--text", str(tmp_path / "novel.txt"), "--output", str(tmp_path)]
+
+    return write
+
+
+def read_lm(folder):
+    with gzip.open(folder / "lm.txt.gz", "rt", encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def test_nothing_of_the_validation_set_is_learnt(novel, tmp_path, capsys):
+    words = novel("It was a day. In 1842 it rained.", "Ah! “It was the best of times; it was the worst,” he said. So?")
+    assert prepare_lm.main(words) == 0
+    assert read_lm(tmp_path) == ["it was a day", "ah", "so"]
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path}/lm.txt.gz: 3 sentences\n"
+    assert "left out 1 sentences, figures or foreign letters (first: 'in 1842 it rained')" in err
+    assert "left out 1 sentences, of the validation set (first: 'it was the best of times it was" in err
+
+
+def test_a_book_of_the_validation_set_is_refused(novel, tmp_path, capsys):
+    words = novel(*["It was the best of times, it was the worst of times."] * 21)
+    assert prepare_lm.main(words) == 1
+    assert "it holds a book of" in capsys.readouterr().err
+    assert not (tmp_path / "lm.txt.gz").exists()
+
+
+def test_no_text_and_transcripts_too_short_to_tell(novel, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("LAS_CORPORA", raising=False)
+    assert prepare_lm.main(["--output", str(tmp_path)]) == 1
+    assert "no text: name one with --text, or set LAS_CORPORA" in capsys.readouterr().err
+    prepare.write_manifest(tmp_path / "dev.jsonl", [prepare.Utterance("1", "none.wav", "too short")])
+    assert prepare_lm.main(novel("A text.")) == 1
+    prepare.write_manifest(tmp_path / "dev.jsonl", [prepare.Utterance("1", "none.wav", "too short")])
+    assert prepare_lm.main(["--text", str(tmp_path / "novel.txt"), "--output", str(tmp_path)]) == 1
+    assert "no transcript of 8 words, so it cannot be told" in capsys.readouterr().err

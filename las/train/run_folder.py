@@ -1,0 +1,54 @@
+"""The folder of a run: its config.yaml says whose it is, its state.pt how far the run came."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from las import checkpoint
+from las import config as settings
+from las.errors import UserError
+
+
+def opened(config: Any, folder: Path, resume: bool, free: Collection[str]) -> dict[str, Any] | None:
+    """Refuse a folder that cannot be used; the state to resume from, if there is one.
+
+    A run is resumed with the settings it was started with, but for those whose dotted names are in `free`.
+    """
+    saved = folder / "config.yaml"
+    if resume:
+        if not saved.is_file():
+            raise UserError(f"{folder}: no run to resume here; leave out --resume to start one")
+        before = settings.load(type(config), saved)
+        changed = [name for name in differences(before, config) if name not in free]
+        if changed:
+            raise UserError(
+                f"{folder}: {changed[0]} differs from the run's {saved.name}; a run is resumed as it was started"
+            )
+        return checkpoint.read_state(folder / "state.pt") if (folder / "state.pt").exists() else None
+    if saved.exists():
+        raise UserError(f"{folder}: holds a run; continue it with --resume, or name another folder")
+    return None
+
+
+def claim(config: Any, folder: Path) -> None:
+    """Make a folder this run's by putting its config there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / "config.yaml.part"
+    temporary.write_text(settings.to_yaml(config), encoding="utf-8")
+    os.replace(temporary, folder / "config.yaml")
+
+
+def differences(one: Any, other: Any, prefix: str = "") -> list[str]:
+    """Dotted names of the settings in which two configs differ."""
+    names: list[str] = []
+    for setting in fields(one):
+        left, right = getattr(one, setting.name), getattr(other, setting.name)
+        if is_dataclass(left) and type(left) is type(right):
+            names += differences(left, right, f"{prefix}{setting.name}.")
+        elif left != right:
+            names.append(prefix + setting.name)
+    return names
