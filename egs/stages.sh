@@ -60,7 +60,7 @@ train() {    # NAME: of the config, where CONF does not say another
     las train "$recipe/conf/${CONF:-$1}.yaml" "${keys[@]}" -o "$output/run"
 }
 
-evaluate() {    # SET...: of data/shards, or NAME=SHARDS: errors in words
+evaluate() {    # SET...: of data/shards, or NAME=SHARDS
     stage 5 "evaluate" || return 0
     local set sets=()
     for set; do
@@ -68,12 +68,4 @@ evaluate() {    # SET...: of data/shards, or NAME=SHARDS: errors in words
         sets+=("$set")
     done
     las evaluate "${sets[@]}" --model run/model -o run/hypotheses --append "$results"
-}
-
-characters() {    # SET...: errors in words and in characters, for languages that are counted in these
-    stage 5 "errors in characters" || return 0
-    local set
-    for set; do
-        las score "$data/$set.jsonl" "run/hypotheses/$set.jsonl"
-    done
 }

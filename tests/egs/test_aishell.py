@@ -96,5 +96,5 @@ def test_from_the_archive_to_results(published, mirror, run_recipe, tools):
     tools.pack(folder / "33/data_aishell.tgz", published.parent)
     status, output, said = run_recipe("aishell", PREPARE=f"--mirror {address}")
     assert status == 0, said
-    assert said.count("/ N 6)") == 1  # characters of test
+    assert said.count("/ N 6)") == 1  # characters of test, on the line of `las evaluate`
     assert "| test | " in (output / "RESULTS.md").read_text(encoding="utf-8")
