@@ -161,8 +161,8 @@ class Trainer:
         self.ledger = Ledger()
         self.log = Log(folder, silent=not world.leads)
         self.waited = 0.0  # s for the loader, since this start
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        (folder / "attention").mkdir(exist_ok=True)
+        for part in ("checkpoints", "attention") if world.leads else ():
+            (folder / part).mkdir(exist_ok=True)
 
     def run(self) -> list[Path]:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
