@@ -17,7 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["las", "las.*"]),
-    package_data={"las": ["pretrained/*/*"]},
+    package_data={"las": ["pretrained/*/*", "evaluate/page.css", "evaluate/page.js"]},
     entry_points={"console_scripts": ["las=las.cli:main"]},
     install_requires=[
         "torch==2.11.*",
@@ -27,6 +27,7 @@ setup(
         "av>=14",
         "sentencepiece>=0.2",
         "webdataset>=1.0.2",
+        "fsspec>=2025.3",
         "jiwer>=4",
         "omegaconf>=2.3",
         "typer>=0.15",

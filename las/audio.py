@@ -14,6 +14,7 @@ A file that holds less than its header promises is an error. What the formats le
                     header the file promises nothing, and a cut cannot be seen
     m4a, mp4, mov   the stream's duration; or the index (moov) was at the end and is gone with it
     webm, mkv       the track's duration (for sound alone also the file's); browsers often write none: not seen
+    sph (SPHERE)    sample_count in its header, where samples have a fixed size
     others          only what the decoder itself reports
 """
 
@@ -48,9 +49,13 @@ OPEN_ENDED = 0x7FFFF000  # a chunk size from here on means "until the file ends"
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's frame count is beyond it where the file does not say
 MP3_SLACK = 2 * 1152  # samples; encoder delay and padding that the header may or may not count
 DURATION_SLACK = 0.1  # s; codec delay and padding in m4a and webm
+SPHERE_CODINGS = (b"pcm", b"ulaw", b"mu-law", b"alaw")  # those in which every sample takes sample_n_bytes
 NO_SAMPLES = "{}: it has no samples (zero-length audio)"
 # Nothing that opens other files by name (hls, concat, sdp) may be guessed from the content.
 CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,aac,ac3,eac3,amr,mp3,ogg,wav,flac,caf,aiff,ape,wv,tta,dts"
+SUFFIXES = {  # of audio files, where a folder is looked through; what a file is, is seen from what it holds
+    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,6 +189,7 @@ def _header(file: BinaryIO, name: str) -> AudioInfo:
 def _libsndfile_reads(file: BinaryIO, name: str) -> bool:
     """Whether libsndfile is the decoder for this content; raises what the bytes show before any decoding."""
     _check_chunks(file, name)
+    _check_sphere(file, name)
     pages_end = _cut_ogg(file)
     file.seek(0)
     try:
@@ -289,6 +295,28 @@ def _check_chunks(file: BinaryIO, name: str) -> None:
                 )
             return
         position += 8 + length + length % 2
+
+
+def _check_sphere(file: BinaryIO, name: str) -> None:
+    """NIST SPHERE: compare the header's number of samples with the bytes that are there; libsndfile does not.
+
+    The header is text: NIST_1A, its own size, then lines `NAME -TYPE VALUE` (NIST SPHERE 2.6, header.doc).
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(16)
+    if head[:8] != b"NIST_1A\n" or not head[8:].strip().isdigit():
+        return
+    start = int(head[8:])
+    fields = (line.split() for line in file.read(max(0, min(start, 1 << 16) - 16)).split(b"\n"))
+    values = {words[0]: words[2] for words in fields if len(words) == 3}
+    numbers = [values.get(key, b"") for key in (b"sample_count", b"sample_n_bytes", b"channel_count", b"sample_rate")]
+    if not all(number.isdigit() for number in numbers) or values.get(b"sample_coding", b"pcm") not in SPHERE_CODINGS:
+        return
+    count, width, channels, rate = map(int, numbers)
+    if size - start < count * width * channels and rate:
+        found = max(0, size - start) / (width * channels * rate)
+        raise UserError(f"{name}: cut short: {found:.3f} s of {count / rate:.3f} s are there; copy it again")
 
 
 def _cut_ogg(file: BinaryIO) -> bool:

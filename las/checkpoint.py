@@ -54,8 +54,7 @@ def write_model(
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    head = f"format: {FORMAT}\nvocabulary: {vocabulary}\n"
-    (temporary / CONFIG).write_text(head + config, encoding="utf-8")
+    write_config(temporary, config, vocabulary)
     (temporary / TOKENIZER).write_bytes(tokenizer)
     (temporary / CARD).write_text(card, encoding="utf-8")
     write_weights(temporary / WEIGHTS, weights, half)
@@ -67,6 +66,13 @@ def write_model(
         shutil.rmtree(old)
     else:
         os.replace(temporary, folder)
+
+
+def write_config(folder: Path, config: str, vocabulary: int) -> None:
+    """Put a config into a model folder, in place of one that is there."""
+    temporary = folder / f"{CONFIG}.part"
+    temporary.write_text(f"format: {FORMAT}\nvocabulary: {vocabulary}\n{config}", encoding="utf-8")
+    os.replace(temporary, folder / CONFIG)
 
 
 def read_model(folder: str | Path) -> ModelFolder:

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
@@ -39,9 +39,6 @@ app = typer.Typer(
 )
 lm = typer.Typer(help="Language models: train, ngram, score, sample.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lm, name="lm")
-AUDIO_SUFFIXES = {
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff",
-}  # fmt: skip
 
 
 Settings = TypeVar("Settings")
@@ -93,19 +90,37 @@ def transcribe(
         Path | None, typer.Option("--output-dir", "-o", help="One file for each recording goes here.")
     ] = None,
     beam_size: Annotated[int | None, typer.Option(min=1, help="Beams; 1 is greedy. Default: the model's own.")] = None,
+    hot_words: Annotated[
+        str, typer.Option(help="Words and phrases to listen for, with commas between; or a file, one on a line.")
+    ] = "",
+    hot_word_bonus: Annotated[
+        float | None, typer.Option(min=0, help="Added to a transcript's score for each of their tokens.")
+    ] = None,
+    language_model: Annotated[
+        str | None, typer.Option(help="A folder of `las lm train` or an ARPA file. Default: the model's own, if any.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe audio files: text on stdout, or a file each in --output-dir."""
     from las.recipe import open_model
 
     paths = list(_audio_files(files))
-    recognizer, _ = open_model(model, device)
+    asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
+    words = [f"search.{name}={value}" for name, value in asked.items() if value is not None]
+    recognizer, _ = open_model(model, device, words)
+    phrases = _phrases(hot_words)
+    recognizer.phrases(phrases)  # what it cannot write should fail now
     if output_dir is not None:
         _check_outputs(paths, output_format)
         output_dir.mkdir(parents=True, exist_ok=True)
     complaints: list[str] = []
     with _bar("transcribing", len(paths)) as bar:
-        stream = recognizer.stream(paths, beam=beam_size, on_error=lambda source, error: complaints.append(str(error)))
+        stream = recognizer.stream(
+            paths,
+            beam=beam_size,
+            on_error=lambda source, error: complaints.append(str(error)),
+            hot_words=phrases,
+        )
         for done, transcript in enumerate(stream, start=1):
             bar(done + len(complaints))
             first = done == 1 or output_dir is not None
@@ -120,14 +135,23 @@ def transcribe(
         raise UserError(f"{len(complaints)} of {len(paths)} files were not transcribed")
 
 
+def _phrases(hot_words: str) -> list[str]:
+    """The phrases that a word of the command line names, or the file that it names."""
+    from las.data.sentences import read_sentences
+
+    path = Path(hot_words)
+    lines = list(read_sentences([path], "verbatim")) if hot_words and path.is_file() else hot_words.split(",")
+    return [line.strip() for line in lines if line.strip()]
+
+
 def _audio_files(names: Iterable[str]) -> Iterator[str]:
     """Files as given, the audio files of folders and the matches of globs, in order."""
+    from las.audio import SUFFIXES
+
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(
-                str(one) for one in path.rglob("*") if one.suffix.lower() in AUDIO_SUFFIXES and one.is_file()
-            )
+            found = sorted(str(one) for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
             if not found:
                 raise UserError(f"{name}: no audio files in this folder")
             yield from found
@@ -278,34 +302,54 @@ def _installed(name: str) -> bool:
 # ------------------------------------------------------------------------------------------------------------ scoring
 
 
+Report = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", help="NAME.jsonl (hypotheses), report.json, report.txt, report.html go here."),
+]
+Style = Annotated[str, typer.Option(help="How both are normalised: verbatim or basic.")]
+Missing = Annotated[bool, typer.Option("--allow-missing", help="Words without a hypothesis count as deleted.")]
+
+
 @app.command()
 def evaluate(
     words: Annotated[list[str], typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests.")],
     model: Model = "digits",
-    output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="NAME.jsonl goes here: id, text as recognised, reference.")
-    ] = None,
+    output_dir: Report = None,
     append: Annotated[Path | None, typer.Option(help="A file of results, such as RESULTS.md, to add rows to.")] = None,
     device: Device = "auto",
 ) -> None:
     """Transcribe sets and report WER: las evaluate test=data/test --model exp/first/model search.beam=8."""
     from las import recipe
+    from las.evaluate.folder import write_folder
     from las.evaluate.report import append_rows
 
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
     sets = _named_sets([word for word in words if word not in changes])
-    recognizer, config = recipe.open_model(model, device, changes)
-    rows = []
-    for name, path in sets.items():
-        with _bar(name, None) as bar:
-            result = recipe.evaluate_set(recognizer, name, path, config.style, bar)
-        print(result.summary())
-        rows.append(result.row())
-        if output_dir is not None:
-            output_dir.mkdir(parents=True, exist_ok=True)
-            _write(output_dir / f"{name}.jsonl", result.lines())
-    if append is not None:
-        append_rows(append, rows)
+    with recipe.ranks(device) as (chosen, world):
+        recognizer, config = recipe.open_model(model, chosen, changes)
+        if output_dir is not None and world.leads:
+            _writable(output_dir)
+        results, media = [], {}
+        for name, path in sets.items():
+            with _bar(name, None) if world.leads else nullcontext() as bar:
+                result = recipe.evaluate_set(recognizer, name, path, config.style, bar, world)
+            if not world.leads:
+                continue
+            print(result.summary())
+            results.append(result)
+            if output_dir is not None:
+                media[name] = recipe.illustrate(recognizer, result, path, output_dir)
+                write_folder(output_dir, results, media)  # after each set: the next may fail
+    if append is not None and results:
+        append_rows(append, [result.row() for result in results])
+
+
+def _writable(folder: Path) -> None:
+    """Make a folder for results and see, before the work, that they can be put there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / "writable.part"
+    probe.touch()
+    probe.unlink()
 
 
 def _named_sets(words: list[str]) -> dict[str, Path]:
@@ -328,17 +372,124 @@ def _named_sets(words: list[str]) -> dict[str, Path]:
 
 @app.command()
 def score(
-    reference: Annotated[Path, typer.Argument(help="Lines of id and text, or JSON lines with both.")],
+    reference: Annotated[Path, typer.Argument(help="Kaldi text, JSON lines, csv, trn, stm or ctm.")],
     hypothesis: Annotated[Path, typer.Argument(help="The same for what was recognised.")],
-    style: Annotated[str, typer.Option(help="How both are normalised: verbatim or basic.")] = "basic",
+    output_dir: Report = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
 ) -> None:
-    """Score two text files, utterances paired by id."""
-    from las.evaluate.score import format_counts, read_texts
-    from las.evaluate.score import score as score_texts
+    """Score a file of hypotheses against references, utterances paired by id."""
+    from las.evaluate.breakdown import facts
+    from las.evaluate.folder import write_folder
+    from las.evaluate.report import scored_files
 
-    references, hypotheses = read_texts(reference), read_texts(hypothesis)
-    print(f"WER {format_counts(score_texts(references, hypotheses, style).counts)}")
-    print(f"CER {format_counts(score_texts(references, hypotheses, style, 'character').counts)}")
+    result = scored_files(reference, hypothesis, style, allow_missing)
+    print("\n".join(f"{name}: {value}" for name, value in facts(result.record)))
+    if output_dir is not None:
+        _writable(output_dir)
+        write_folder(output_dir, [result], {})
+
+
+@app.command()
+def tune(
+    words: Annotated[list[str], typer.Argument(metavar="SET [KEY=VALUE]...", help="Shards to tune on, and settings.")],
+    model: Model = "digits",
+    vary: Annotated[
+        str,
+        typer.Option(help="Search settings to choose, with commas between; of language models, those that are there."),
+    ] = "ctc_weight,language_weight,source_weight,length_exponent,token_reward",
+    hypotheses: Annotated[int, typer.Option(min=2, help="Transcripts of each utterance that are ranked.")] = 20,
+    write: Annotated[bool, typer.Option("--write", help="Put the best settings into the model's config.yaml.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Choose search weights on a development set, decoding it once: las tune shards/dev --model run/model --write."""
+    from las import tuning
+
+    changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
+    named = _named_sets([word for word in words if word not in changes])
+    if len(named) > 1:
+        raise typer.BadParameter("one set at most", param_hint="SET")
+    [path] = named.values()
+    names = [name.strip() for name in vary.split(",") if name.strip()]
+    with _bar("decoding", None) as bar:
+        tuned = tuning.tune_model(model, path, names, hypotheses, device, changes, bar)
+    print(tuning.surface(tuned))
+    print(tuning.summary(tuned))
+    if write:
+        tuning.write_search(model, tuned)
+
+
+@app.command()
+def compare(
+    hypotheses: Annotated[
+        list[Path], typer.Argument(help="A B...: NAME.jsonl of `las evaluate`, or any of `las score`.")
+    ],
+    reference: Annotated[Path | None, typer.Option(help="References; default: those beside the hypotheses.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="compare.json and compare.txt, in full, go here.")
+    ] = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
+) -> None:
+    """Is B better than A? Paired bootstrap, matched pairs, and the utterances that changed."""
+    from las.evaluate import compare as comparing
+    from las.evaluate.folder import write_text
+
+    systems = comparing.compare_files(hypotheses, reference, style, allow_missing)
+    print("\n".join(comparing.text_lines(systems, most=comparing.SHOWN)))
+    if output_dir is not None:
+        _writable(output_dir)
+        record = comparing.comparison_record(systems)
+        write_text(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write_text(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder, a .csv or .tsv, or JSON lines.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write, such as train.jsonl.")],
+    leave_out: Annotated[float, typer.Option(help="Share of utterances that may be unusable.")] = 0.01,
+) -> None:
+    """A corpus as others lay it out -> manifest: audio with .txt beside it, csv/tsv, Kaldi, lhotse cuts, NeMo."""
+    from las.data import foreign
+    from las.data.manifest import write_manifest
+    from las.ledger import Ledger
+
+    stretches = foreign.read(source)
+    ledger = Ledger()
+    with _bar("importing", len(stretches)) as bar:
+        utterances = list(foreign.adopt(stretches, output.with_suffix(".audio"), ledger, bar))
+    ledger.check(len(stretches), leave_out, "mend them, or raise --leave-out")
+    write_manifest(output, utterances)
+    if len(ledger):
+        print(f"las: left out: {ledger}", file=sys.stderr)
+    print(f"{output}: {len(utterances)} utterances")
+
+
+doctor = typer.Typer(help="Find what is wrong before it costs a run.", no_args_is_help=True)
+app.add_typer(doctor, name="doctor")
+
+
+@doctor.command()
+def data(
+    sets: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests, such as train and dev.")
+    ],
+    tokenizer: Annotated[Path | None, typer.Option(help="Tokens that must be able to write every text.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A JSON file for the report in full.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads that decode. Default: one for each core.")] = None,
+) -> None:
+    """What is odd in recordings, texts and splits: durations, clipping, silence, rates, repeats, shared speakers."""
+    from las.data.doctor import examine, render, to_json
+    from las.text.tokenizer import Tokenizer
+
+    named = _named_sets(sets)
+    tokens = None if tokenizer is None else Tokenizer.load(tokenizer)
+    with _bar("listening", None) as bar:
+        report = examine(named, tokens, workers or os.cpu_count() or 1, bar)
+    if output is not None:
+        _write(output, to_json(report))
+    print(render(report))
 
 
 # ---------------------------------------------------------------------------------------------------- language models
@@ -346,7 +497,7 @@ def score(
 LanguageModelName = Annotated[str, typer.Option("--model", help="A folder of `las lm train`, or an ARPA file.")]
 Texts = Annotated[list[Path], typer.Argument(help="Text files (.txt, .gz, .xz), a sentence a line, or manifests.")]
 Tokens = Annotated[Path | None, typer.Option(help="Its tokenizer or model folder; wanted for an ARPA file.")]
-Style = Annotated[str | None, typer.Option(help="How text is normalised: verbatim or basic. Default: the model's own.")]
+OwnStyle = Annotated[str | None, typer.Option(help="How text is normalised. Default: as the model's was.")]
 
 
 @lm.command("train")
@@ -396,7 +547,7 @@ def lm_score(
     texts: Texts,
     model: LanguageModelName,
     tokenizer: Tokens = None,
-    style: Style = None,
+    style: OwnStyle = None,
     device: Device = "auto",
 ) -> None:
     """Print the perplexity of a text, per token and per word, under a language model."""

@@ -43,13 +43,28 @@ class Ledger:
         if len(self) > limit * total:
             raise UserError(f"{len(self)} of {total} utterances left out, more than {limit:.1%} ({self}); {way_out}")
 
-    def write(self, path: Path) -> None:
+    def lines(self) -> str:
         """One JSON line per case: cause, id, detail."""
-        lines = [
-            json.dumps({"cause": cause, "id": id, "detail": detail}, ensure_ascii=False)
+        return "".join(
+            json.dumps({"cause": cause, "id": id, "detail": detail}, ensure_ascii=False) + "\n"
             for cause, ids in self.cases.items()
             for id, detail in ids.items()
-        ]
+        )
+
+    def take(self, lines: str) -> None:
+        """Add what another ledger's `lines` say.
+
+        >>> ledger = Ledger()
+        >>> ledger.take('{"cause": "no text", "id": "a", "detail": ""}\\n')
+        >>> print(ledger)
+        no text: 1 (first: a)
+        """
+        for line in lines.split("\n"):
+            if line:
+                self.leave(**json.loads(line))
+
+    def write(self, path: Path) -> None:
+        """Write the lines to a file."""
         temporary = path.with_suffix(path.suffix + ".part")
-        temporary.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        temporary.write_text(self.lines(), encoding="utf-8")
         temporary.replace(path)

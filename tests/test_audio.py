@@ -29,6 +29,8 @@ LIBSNDFILE = {
     "wavex": ("WAVEX", "PCM_16"),
     "rf64": ("RF64", "PCM_16"),
     "aiff": ("AIFF", "PCM_16"),
+    "sph": ("NIST", "PCM_16"),
+    "sph-mulaw": ("NIST", "ULAW"),
     "flac-16": ("FLAC", "PCM_16"),
     "flac-24": ("FLAC", "PCM_24"),
     "ogg": ("OGG", "VORBIS"),
@@ -352,6 +354,21 @@ def test_cut_uncompressed_says_what_is_there(kind, share):
         with pytest.raises(UserError, match=r"<bytes>: cut short: \d\.\d+ s of 4\.000 s are there") as caught:
             read(cut)
         assert float(str(caught.value).split()[3]) == pytest.approx(4 * share, abs=0.003)
+
+
+@pytest.mark.parametrize(("kind", "width"), [("sph", 2), ("sph-mulaw", 1)])
+def test_cut_sphere_says_what_is_there(kind, width):
+    data = encoded(kind, tone(16_000, 4), 16_000)
+    for read in (lambda source: load(source, 16_000), probe):
+        with pytest.raises(UserError, match=r"<bytes>: cut short: 1\.500 s of 4\.000 s are there; copy it again"):
+            read(data[: 1024 + 24_000 * width])
+
+
+@pytest.mark.parametrize("instead", [b"sample_Count -i 64000", b"sample_count -i 64k"])
+def test_a_sphere_header_that_promises_nothing_is_read_whole(instead):
+    data = encoded("sph", tone(16_000, 4), 16_000)
+    head = data[:1024].replace(b"sample_count -i 64000", instead).ljust(1024)[:1024]
+    assert len(load(head + data[1024:40_000], 16_000)) == (40_000 - 1024) // 2
 
 
 @pytest.mark.parametrize("kind", ["flac-16", "flac-24"])

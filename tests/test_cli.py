@@ -65,7 +65,7 @@ def test_help_is_quick_and_names_the_verbs():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"  # what takes time is not imported
     done = subprocess.run([sys.executable, "-m", "las", "--help"], capture_output=True, text=True, check=True)
-    for verb in ("transcribe", "train", "evaluate", "score", "shard", "tokenizer", "models"):
+    for verb in ("transcribe", "train", "evaluate", "score", "compare", "shard", "tokenizer", "models"):
         assert verb in done.stdout
 
 
@@ -294,6 +294,49 @@ def test_a_folder_of_shards_is_not_written_over(complaint, corpus):
     assert "holds shards already" in complaint("shard", corpus / "valid.jsonl", "-o", corpus / "shards/valid")
 
 
+def test_a_language_model_that_is_not_there(complaint, trained, voices, tmp_path):
+    words = ("--model", trained / "model", "--language-model", tmp_path / "no.arpa")
+    assert "no.arpa" in complaint("transcribe", voices[0], *words)
+
+
+def test_tune_prints_a_surface_and_writes_the_config(las, complaint, trained, corpus, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    words = ("tune", corpus / "shards" / "valid", "--model", tmp_path / "model", "--hypotheses", "2")
+    status, out, err = las(*words, "--vary", "ctc_weight,length_exponent", "--write")
+    assert (status, err) == (0, "")
+    assert out.startswith("length_exponent \\ ctc_weight")
+    assert re.search(r"^best \S+% with search.ctc_weight=\S+ search.length_exponent=\S+$", out, re.MULTILINE)
+    assert "search:" in (tmp_path / "model" / "config.yaml").read_text()
+    assert "--vary beam: wanted some of" in complaint(*words, "--vary", "beam")
+    assert las("tune", corpus / "shards" / "valid", corpus / "shards" / "train")[0] == 2
+
+
+def test_a_corpus_of_another_program_is_imported(las, complaint, tools, tmp_path):
+    for number in range(2):
+        tools.write_wav(tmp_path / f"{number}.wav", tools.sing("ab", number))
+    (tmp_path / "corpus.csv").write_text("path,sentence\n0.wav,하나\n1.wav,둘\n2.wav,셋\n", encoding="utf-8")
+    words = ("import", tmp_path / "corpus.csv", "-o", tmp_path / "train.jsonl")
+    assert re.match(
+        r"1 of 3 utterances left out, .* \(cannot be used: 1 \(first: 2: .*2\.wav: no such file", complaint(*words)
+    )
+    status, out, err = las(*words, "--leave-out", "0.5")
+    assert (status, out) == (0, f"{tmp_path / 'train.jsonl'}: 2 utterances\n")
+    assert err.startswith("las: left out: cannot be used: 1 (first: 2: ")
+    assert [one.text for one in read_manifest(tmp_path / "train.jsonl")] == ["하나", "둘"]
+
+
+def test_the_doctor_looks_at_data(las, corpus, tmp_path):
+    shards = corpus / "shards" / "train"
+    sets = (shards, f"again={shards}")
+    words = (*sets, "--tokenizer", corpus / "tokenizer.model", "-o", tmp_path / "검사.json")
+    status, out, err = las("doctor", "data", *words)
+    assert (status, err) == (0, "")
+    assert re.search(r"^train: utterances \d+, ", out)
+    assert "id in several sets" in out
+    report = json.loads((tmp_path / "검사.json").read_text(encoding="utf-8"))
+    assert set(report["sets"]) == {"train", "again"}
+
+
 # ---------------------------------------------------------------------------------------------------------------- train
 
 
@@ -371,8 +414,14 @@ def test_evaluate_sets_and_score_its_hypotheses(las, random_model, corpus, tmp_p
         reference = corpus / f"{'train' if name == 'train' else 'valid'}.jsonl"
         status, out, _ = las("score", reference, tmp_path / "hypotheses" / f"{name}.jsonl")
         assert status == 0
-        assert out.splitlines()[0] == line[1]
-        assert out.splitlines()[1].startswith("CER ")
+        assert out.splitlines()[0].startswith(line[1].replace("WER", "WER:"))
+        assert out.splitlines()[1].startswith(line[3].replace("CER", "CER:"))
+    report = json.loads((tmp_path / "hypotheses/report.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in report["sets"]] == ["조각", "valid", "train"]
+    page = (tmp_path / "hypotheses/report.html").read_text(encoding="utf-8")
+    assert page.count("data:audio/flac;base64,") == 8  # from the shards
+    assert page.count("data:audio/wav;base64,") == 16
+    assert page.count("data:image/png;base64,") == 24
 
 
 def test_rows_of_results_are_one_table(las, random_model, corpus, tmp_path):
@@ -410,8 +459,13 @@ def test_score_two_files(las, complaint, tmp_path):
     (tmp_path / "ref").write_text("발화1\tone two three\nb four\n", encoding="utf-8")
     (tmp_path / "hyp").write_text("b four\n발화1\tOne, too three!\n", encoding="utf-8")
     status, out, _ = las("score", tmp_path / "ref", tmp_path / "hyp")
-    assert (status, out.splitlines()[0]) == (0, "WER 25.00% (S 1 D 0 I 0 / N 4)")
-    assert las("score", tmp_path / "ref", tmp_path / "hyp", "--style", "verbatim")[1].startswith("WER 75.00%")
+    assert status == 0
+    assert out.splitlines()[:3] == [
+        "WER: 25.00% (S 1 D 0 I 0 / N 4), 95% 0.00-33.33% over 2 utterances",
+        "CER: 6.67% (S 1 D 0 I 0 / N 15), 95% 0.00-9.09% over 2 utterances",
+        "style: basic, on both sides",
+    ]
+    assert las("score", tmp_path / "ref", tmp_path / "hyp", "--style", "verbatim")[1].startswith("WER: 75.00%")
     assert "unknown text style 'base'" in complaint("score", tmp_path / "ref", tmp_path / "hyp", "--style", "base")
     (tmp_path / "less").write_text("b four\nc five\n")
     assert complaint("score", tmp_path / "ref", tmp_path / "less") == (
@@ -419,6 +473,36 @@ def test_score_two_files(las, complaint, tmp_path):
         "must stand on both sides"
     )
     assert "nowhere: cannot read the texts: No such file" in complaint("score", tmp_path / "ref", tmp_path / "nowhere")
+    (tmp_path / "some").write_text("b four\n")
+    out = las("score", tmp_path / "ref", tmp_path / "some", "--allow-missing", "-o", tmp_path / 'out "1"')[1]
+    assert out.startswith("WER: 75.00% (S 0 D 3 I 0 / N 4)")
+    assert out.endswith("without hypothesis, counted as deleted: 1: 발화1\n")
+    assert {path.name for path in (tmp_path / 'out "1"').iterdir()} == {
+        "some.jsonl", "report.json", "report.txt", "report.html",
+    }  # fmt: skip
+
+
+def test_compare_files(las, complaint, tmp_path):
+    (tmp_path / "ref").write_text("a one two three\nb four\n", encoding="utf-8")
+    (tmp_path / "h1").write_text("a one too three\nb 사\n", encoding="utf-8")
+    (tmp_path / "h2").write_text("a one two three\nb four\n", encoding="utf-8")
+    status, out, err = las(
+        "compare", tmp_path / "h1", tmp_path / "h2", "--reference", tmp_path / "ref", "-o", tmp_path / "c"
+    )
+    assert (status, err) == (0, "")
+    assert "\nB - A: -50.00 points, 95% -100.00 to -33.33\n" in out
+    assert (tmp_path / "c/compare.txt").read_text(encoding="utf-8") == out
+    assert json.loads((tmp_path / "c/compare.json").read_text(encoding="utf-8"))["systems"][1]["wer"]["rate"] == 0.0
+    assert "h1: holds no references" in complaint("compare", tmp_path / "h1", tmp_path / "h2")
+    assert "give the hypotheses of two systems or more" in complaint(
+        "compare", tmp_path / "h1", "--reference", tmp_path / "ref"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_seen_before_the_work(complaint, random_model, corpus, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    words = ("evaluate", corpus / "valid.jsonl", "--model", random_model, "-o", tmp_path / "file/out")
+    assert complaint(*words) == f"{tmp_path}/file/out: Not a directory"
 
 
 def test_hypotheses_keep_awkward_ids(las, random_model, tools, tmp_path):
@@ -426,5 +510,6 @@ def test_hypotheses_keep_awkward_ids(las, random_model, tools, tmp_path):
     ids = ["화자 1/발화.2", "it's", "a b", '"q"', "{", "tab\there", " at both ends "]
     write_manifest(tmp_path / "set.jsonl", [Utterance(id, str(wave), "ab") for id in ids])
     out = las("evaluate", tmp_path / "set.jsonl", "--model", random_model, "-o", tmp_path / "out")[1]
-    assert las("score", tmp_path / "set.jsonl", tmp_path / "out/set.jsonl")[1].splitlines()[0] == out.split("\t")[1]
+    again = las("score", tmp_path / "set.jsonl", tmp_path / "out/set.jsonl")[1]
+    assert again.startswith(out.split("\t")[1].replace("WER", "WER:"))
     assert len(read_manifest(tmp_path / "set.jsonl")) == len(ids)

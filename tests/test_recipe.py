@@ -3,23 +3,27 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
-from las import checkpoint, recipe
+from las import audio, checkpoint, language_models, recipe
 from las import config as settings
 from las.config import parse_yaml
 from las.data.manifest import Utterance, read_manifest, write_manifest
 from las.data.shards import write_shards
 from las.errors import UserError
-from las.recipe import RunConfig, choose_device, evaluate_set, find_model, open_model, pretrained, train
+from las.evaluate.score import score
+from las.model.language_model import LanguageModel, LanguageModelConfig
+from las.recipe import RunConfig, choose_device, evaluate_set, find_model, illustrate, open_model, pretrained, train
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -66,7 +70,7 @@ def test_a_run_folder_has_what_is_promised(trained):
     assert len(list((trained / "checkpoints").iterdir())) == 2
     assert (trained / "left_out.jsonl").read_text() == ""
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert {line["kind"] for line in log} == {"train", "valid", "averaged"}
+    assert {line["kind"] for line in log} == {"train", "epoch", "valid", "averaged"}
     losses = [line["loss"] for line in log if line["kind"] == "train"]
     assert losses[-1] < 0.3 * losses[0]
     assert log[-1]["kind"] == "averaged"
@@ -206,6 +210,45 @@ def test_a_start_that_fails_does_not_take_the_folder(run, tmp_path, word, messag
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["train.objective.guide_weight=1", "model.speller.context=initial"],
+            "train.objective.guide_weight 1.0: with model.speller.context initial there is no attention to guide",
+        ),
+        (
+            ["model.speller.context=every_step", "train.objective.guide_weight=0.5"],
+            "train.objective.guide_weight 0.5: with model.speller.context every_step there is no attention to guide",
+        ),
+        (
+            ["model.ctc=false", "train.objective.ctc_weight_to=0.1", "train.objective.ctc_weight_over=5"],
+            "train.objective.ctc_weight_to 0.1: with model.ctc=false there is no CTC loss to weigh",
+        ),
+        (
+            ["train.sampling.share=0.1", "train.objective.ctc_weight=1"],
+            "train.sampling.share 0.1: with train.objective.ctc_weight 1 the speller learns nothing from what it reads",
+        ),
+    ],
+)
+def test_craft_that_has_nothing_to_work_on_is_refused_by_name(words, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        settings.load(RunConfig, None, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.speller.context=initial", "train.objective.guide_over=10"],
+        ["model.ctc=false", "train.objective.ctc_weight=1", "train.sampling.share=0.1"],  # no CTC: all is the speller's
+        ["train.sampling.share=0.1", "train.objective.ctc_weight=1", "train.objective.ctc_weight_to=0.3",
+         "train.objective.ctc_weight_over=10"],
+    ],
+)  # fmt: skip
+def test_craft_that_has_something_to_work_on_is_not_refused(words):
+    settings.load(RunConfig, None, words)
+
+
 def test_a_validation_set_without_words_fails_before_training(run, run_config, tools, corpus, tmp_path):
     wave = tools.write_wav(tmp_path / "one.wav", tools.sing("ab"))
     write_shards([Utterance("발화", str(wave), "?!")], tmp_path / "valid")
@@ -304,11 +347,16 @@ def test_few_utterances_without_a_path_are_counted_and_named(run, tools, tmp_pat
 # ----------------------------------------------------------------------------------------------------- starting from
 
 
+STILL = (
+    "model.listener.dropout=0", "model.speller.dropout=0", "train.objective.label_smoothing=0",
+    "model.spec_augment.time_masks=0", "model.spec_augment.frequency_masks=0",
+)  # fmt: skip
 SIZES = ("model.speller.width=32", "model.listener.width=24")
 
 
 def first_loss(folder):
-    return json.loads((folder / "log.jsonl").read_text().splitlines()[0])["loss"]
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return next(line["loss"] for line in lines if line["kind"] == "valid")
 
 
 def test_starting_from_a_model_with_the_same_tokens(run, trained):
@@ -340,6 +388,44 @@ def test_starting_from_a_model_of_another_shape_is_refused(run, trained):
 def test_starting_from_a_model_that_hears_otherwise_is_refused(run, trained):
     with pytest.raises(UserError, match=r"init=.*: model.frontend.hop is 0.01 there and 0.02 here; its weights know"):
         run(f"init={trained}/model", "model.frontend.hop=0.02", *SIZES)
+
+
+FINE = ("train.mwer.hypotheses=3", "train.optimizer.rate=0.003", "data.batch_seconds=1.5", *SIZES)
+
+
+def test_fine_tuning_for_word_errors_can_be_interrupted_and_resumed(run, trained):
+    words = (*FINE, "train.epochs=2", f"init={trained}/model")
+    whole = run(*words, name="whole")
+    with pytest.raises(UserError, match="interrupted"):
+        run(*words, during=stop_after(2))
+    assert same(model_weights(run(*words, resume=True)), model_weights(whole))
+
+
+def test_fine_tuning_makes_fewer_word_errors(run, trained, tmp_path, monkeypatch):
+    """Of a model that makes some: a good one with noise on its weights."""
+    monkeypatch.setattr("las.train.loop.LOG_EVERY", 1)
+    start = shutil.copytree(trained / "model", tmp_path / "start")
+    torch.manual_seed(0)
+    weights = model_weights(trained)
+    noisy = {name: value + 0.25 * torch.randn_like(value) for name, value in weights.items() if "speller" in name}
+    checkpoint.write_weights(start / checkpoint.WEIGHTS, weights | noisy)
+    folder = run(*FINE, *STILL, "train.epochs=6", f"init={start}")
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    errors = [line["expected_errors"] for line in log if line["kind"] == "train"]  # of 1.6 words an utterance
+    assert min(errors[:3]) > 0.5
+    assert max(errors[-3:]) < 0.2
+    assert log[-1]["wer"] < 0.1
+
+
+@pytest.mark.parametrize(("said", "heard", "errors"), [
+    ("하나 둘", "하나 셋", 1), ("하나 둘", "", 2), ("", "둘", 1), ("하나 둘", "하나둘", 2), ("Ab c", "ab C", 0),
+])  # fmt: skip
+def test_errors_in_fine_tuning_are_those_of_the_words(random_model, tmp_path, said, heard, errors):
+    recognizer, config = open_model(random_model, "cpu", ["init=somewhere", "train.mwer.hypotheses=2"])
+    tokenizer = train_tokenizer(["하나 둘 셋", "Ab ab c C"], 40, "char", tmp_path / "tokens.model")
+    recognizer.tokenizer = tokenizer
+    mwer = recipe._mwer(recognizer, config)
+    assert mwer.count(tokenizer.encode(said), tokenizer.encode(heard)) == errors
 
 
 def test_a_resumed_run_does_not_need_the_model_that_it_began_with(run, random_model):
@@ -384,6 +470,28 @@ def test_a_signal_stops_a_run_with_a_whole_state(run_config, tools, tmp_path, nu
     assert last.endswith("; continue with --resume")
     state = checkpoint.read_state(tmp_path / "run" / "state.pt")
     assert state["progress"]["update"] == int(last.split("update ")[1].split(";")[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["model.listener.reduce=[1,2]", "train.growth=[5]"], r"train.growth \[5\]: 1 layers cannot join a"),
+        (["train.growth=[5]", "init=digits"], "train.growth with init=digits: a trained listener has grown already"),
+        (["train.growth=[6]", "train.epochs=2"], r"train.growth \[6\]: the run is over before the last layer joins"),
+        (["train.mwer.hypotheses=4"], "train.mwer.hypotheses without init: it is for models that are trained; give"),
+    ],
+)
+def test_growth_and_fine_tuning_that_cannot_be_do_not_take_the_folder(run, tmp_path, words, message):
+    with pytest.raises(UserError, match=message):
+        run("model.listener.reduce=[1,2,1]", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_grown_model_is_a_model_like_any_other(run):
+    folder = run("model.listener.reduce=[1,2,1]", "train.growth=[4]", "train.epochs=3")
+    recognizer, config = open_model(folder / "model", "cpu")
+    assert config.train.growth == (4,)
+    assert recognizer.model.listener.running == 3
 
 
 # --------------------------------------------------------------------------------------------------------- using models
@@ -458,6 +566,51 @@ def test_shards_and_manifest_give_the_same_result(trained, corpus):
     assert shards.decoding == "beam 2, CTC 0.3, length exponent 0.6, style basic"
 
 
+def test_speakers_and_lengths_of_a_set(trained, tools, tmp_path):
+    recognizer, _ = open_model(trained / "model")
+    wave = tools.write_wav(tmp_path / "a.wav", tools.sing("ab"))
+    utterances = [Utterance("하나", str(wave), "ab", speaker="진수"), Utterance("둘", str(wave), "ab")]
+    write_manifest(tmp_path / "set.jsonl", utterances)
+    write_shards(utterances, tmp_path / "shards")
+    for path in (tmp_path / "set.jsonl", tmp_path / "shards"):
+        result = evaluate_set(recognizer, "set", path, "basic")
+        assert result.speakers == {"하나": "진수"}
+        assert result.lengths == {"하나": 0.24, "둘": 0.24}
+
+
+def test_a_report_shows_the_worst_utterances_and_links_to_the_rest(trained, corpus, tmp_path, monkeypatch):
+    recognizer, _ = open_model(trained / "model")
+    result = evaluate_set(recognizer, "valid", corpus / "valid.jsonl", "basic")
+    heard = {**result.hypotheses, "valid-3": "cc cc", "valid-5": "a"}  # 2 errors and 2 errors, of 2 and 3 words
+    result = replace(result, hypotheses=heard, score=score(result.references, heard))
+    monkeypatch.setattr(recipe, "REPORT_PICTURES", 2)
+    monkeypatch.setattr(recipe, "REPORT_AUDIO", (corpus / "wav/valid-3.wav").stat().st_size)
+    for path in ("valid.jsonl", "shards/valid"):
+        media = illustrate(recognizer, result, corpus / path, tmp_path)
+        pictured = {id for id, one in media.items() if one.attention is not None}
+        assert pictured == {"valid-3", "valid-5"}
+        attention = media["valid-3"].attention
+        assert attention.pieces == ("c", "c", "▁", "c", "c", "</s>")
+        assert attention.weights.shape[0] == 6
+        assert attention.weights.sum(1) == pytest.approx(1.0)
+        assert media["valid-3"].audio is not None
+    media = illustrate(recognizer, result, corpus / "valid.jsonl", tmp_path)
+    assert media["valid-3"].audio == (corpus / "wav/valid-3.wav").read_bytes()
+    assert media["valid-0"].audio is None
+    assert (tmp_path / media["valid-0"].link).resolve() == corpus / "wav/valid-0.wav"
+
+
+def test_no_picture_where_there_is_no_attention_or_too_much_speech(trained, random_model, corpus, monkeypatch):
+    recognizer, _ = open_model(trained / "model")
+    recording = (corpus / "wav/valid-0.wav").read_bytes()
+    assert recipe.attention_of(recognizer, recording, "ab") is not None
+    monkeypatch.setattr(recipe, "LONGEST", 0.1)
+    assert recipe.attention_of(recognizer, recording, "ab") is None
+    monkeypatch.undo()
+    recognizer.model.speller.attention = None
+    assert recipe.attention_of(recognizer, recording, "ab") is None
+
+
 def test_a_broken_recording_of_a_set_is_named_by_its_id(trained, corpus, tmp_path):
     recognizer, _ = open_model(trained / "model")
     path = tmp_path / "가짜.wav"
@@ -476,3 +629,48 @@ def test_the_audio_of_a_set_is_read_as_it_is_needed(trained, corpus, monkeypatch
     with pytest.raises(TypeError):  # "taken" is no recording
         evaluate_set(recognizer, "valid", corpus / "shards/valid", "basic")
     assert events == ["read", "taken"]
+
+
+# ---------------------------------------------------------------------------------------------------- language models
+
+
+@pytest.fixture
+def arpa(corpus, tools, tmp_path):
+    """An n-gram model of the transcripts, over the recogniser's tokens."""
+    texts = tmp_path / "texts.txt"
+    texts.write_text("\n".join(tools.texts) + "\n")
+    path = tmp_path / "tokens.arpa"
+    language_models.estimate_ngrams([texts], Tokenizer.load(corpus / "tokenizer.model"), "basic", 2, [0], path)
+    return path
+
+
+def parts(recognizer, corpus):
+    """The names of what scored the first hypothesis of a validation recording."""
+    wave = audio.load(sorted((corpus / "wav").glob("valid-0*"))[0], recognizer.rate)
+    [[found, *_]] = recognizer.decode(wave.unsqueeze(0), torch.tensor([len(wave)]), recognizer.search)
+    return set(found.scores)
+
+
+def test_language_models_join_the_search(trained, corpus, arpa):
+    plain, _ = recipe.open_model(trained / "model", "cpu")
+    assert parts(plain, corpus) == {"speller", "ctc"}
+    words = [f"search.language_model={arpa}", f"search.source_model={arpa}"]
+    both, _ = recipe.open_model(trained / "model", "cpu", words)
+    assert parts(both, corpus) == {"speller", "ctc", "language model", "source model"}
+    weights = {part.name: part.weight for part in (make(1) for make in both.language_models)}
+    assert weights == {"language model": 0.3, "source model": -0.1}
+    none, _ = recipe.open_model(
+        trained / "model", "cpu", [*words, "search.language_weight=0", "search.source_weight=0"]
+    )
+    assert parts(none, corpus) == {"speller", "ctc"}
+
+
+def test_a_language_model_in_the_model_folder_is_used(trained, corpus, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    tokenizer = Tokenizer.load(corpus / "tokenizer.model")
+    config = language_models.LanguageModelRunConfig(model=LanguageModelConfig(embedding=8, width=8))
+    weights = LanguageModel(config.model, tokenizer.size).state_dict()
+    own = tmp_path / "model" / "language_model"
+    checkpoint.write_model(own, settings.to_yaml(config), weights, tokenizer.to_bytes(), tokenizer.size, "")
+    recognizer, _ = recipe.open_model(tmp_path / "model", "cpu")
+    assert parts(recognizer, corpus) == {"speller", "ctc", "language model"}

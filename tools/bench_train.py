@@ -1,6 +1,7 @@
 """How fast the model trains: seconds of audio per second, against a plain reference in the same run.
 
     python tools/bench_train.py [--rounds 15] [--quiet 0.2]
+    python tools/bench_train.py attentions [--rounds 15] [--quiet 0.2]
 
 80 mel, three BiLSTM layers of 256 per direction (100 frames/s, then pairs twice: 25 frames/s out), speller LSTM 512,
 content attention, vocabulary 1000, batch 8 x 10 s x 40 tokens. The contestants take turns, step by step: others'
@@ -8,6 +9,11 @@ load hits them alike. A step = forward, loss, backward, AdamW. Reported are the 
 the padded reference; a turn in which other processes used more than `--quiet` cores does not count while enough others
 do. Before that, all have loaded the same weights and must agree in the loss within 1e-3. The packed reference is so
 slow (seconds a step) that it takes part in two rounds only.
+
+`attentions` lists what each kind of attention costs against `dot`, all at their default settings in the same speller
+(of the listener's width, so that `dot` needs no projection), taking turns as above. Training = keys, teacher-forced
+pass with input feeding, loss, backward, of the speller alone; "whole step" adds what the listener takes, measured in
+the same run. Decoding = keys, then 40 beam steps of 8 utterances x 8 beams: scores of the speller, choice of parents.
 """
 
 from __future__ import annotations
@@ -15,20 +21,26 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import random
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from plain_las import PlainLas
 from torch import Tensor, nn
 
+from las.model.attention import CONFIGS
+from las.model.attention_parts import MultiHeadConfig
 from las.model.listener import Listener, ListenerConfig
 from las.model.masking import valid_frames
 from las.model.speller import Speller, SpellerConfig
+from las.search.scorers import SpellerScorer
 
 FEATURES, VOCABULARY, BATCH, SECONDS, TOKENS = 80, 1000, 8, 10, 40
 FRAMES = 100 * SECONDS
+BEAMS, WARM_UP, ENOUGH = 8, 2, 5  # rounds before it counts; quiet turns that are enough to leave out the others
 PACKED = "plain fp32, packed"
 
 
@@ -126,6 +138,90 @@ def report(models: dict[str, Contestant], quiet: float, enough: int) -> None:
         )
 
 
+class Attentive:
+    """A speller with one kind of attention, over listened frames that are given; what its turns took."""
+
+    def __init__(self, speller: Speller):
+        self.speller = speller
+        self.training: list[dict[str, float]] = []
+        self.decoding: list[dict[str, float]] = []
+        self.parents = torch.randint(BEAMS, (TOKENS, BATCH, BEAMS))
+        self.tokens = torch.randint(4, VOCABULARY, (TOKENS, BATCH, BEAMS))
+
+    def train(self, heard: Tensor, valid: Tensor, tokens: Tensor, targets: Tensor) -> None:
+        self.speller.zero_grad()
+        heard = heard.detach().requires_grad_()
+        logits, _ = self.speller(tokens, self.speller.remember(heard, valid))
+        nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+
+    @torch.inference_mode()
+    def decode(self, heard: Tensor, valid: Tensor) -> None:
+        scorer = SpellerScorer(self.speller, self.speller.remember(heard, valid), never=())
+        state, everyone = scorer.start(), torch.arange(BATCH)
+        state = scorer.select(state, everyone, torch.zeros(BATCH, BEAMS, dtype=torch.int64))
+        for tokens, parents in zip(self.tokens, self.parents, strict=True):
+            _, state = scorer.step(tokens, state)
+            state = scorer.select(state, everyone, parents)
+
+
+def timed(work: Callable[[], object]) -> dict[str, float]:
+    """The seconds that something takes, and the cores that others used meanwhile."""
+    own, busy, start = _own_seconds(), _busy_seconds(), time.perf_counter()
+    work()
+    step = time.perf_counter() - start
+    return {"step": step, "others": ((_busy_seconds() - busy) - (_own_seconds() - own)) / step}
+
+
+def compare_attentions(rounds: int, quiet: float) -> None:
+    """Print the table of what each kind costs against dot."""
+    torch.manual_seed(0)
+    configs = {"dot": CONFIGS["dot"]("dot")} | {kind: config(kind) for kind, config in CONFIGS.items()}
+    configs["multi_head, additive"] = MultiHeadConfig(energy="additive")
+    listener = Listener(ListenerConfig(width=256, reduce=(1, 2, 2), dropout=0.0), FEATURES)
+    kinds = {
+        kind: Attentive(
+            Speller(SpellerConfig(listener.width, dropout=0.0, attention=config), listener.width, VOCABULARY)
+        )
+        for kind, config in configs.items()
+    }
+    features, frames, tokens, targets = random_batch()
+    with torch.no_grad():
+        heard, lengths = listener(features, frames)
+    valid = valid_frames(lengths, heard.shape[1])
+    listening: list[dict[str, float]] = []
+    chance = random.Random(0)
+
+    def listen() -> None:
+        listener.zero_grad()
+        listener(features, frames)[0].sum().backward()
+
+    for round_number in range(WARM_UP + rounds):
+        round_of_turns: list[tuple[list[dict[str, float]], Callable[[], None]]] = [
+            (listening, listen),
+            *((one.training, lambda one=one: one.train(heard, valid, tokens, targets)) for one in kinds.values()),
+            *((one.decoding, lambda one=one: one.decode(heard, valid)) for one in kinds.values()),
+        ]
+        for times, work in chance.sample(round_of_turns, len(round_of_turns)):
+            times.append(timed(work))
+            if round_number < WARM_UP:
+                times.clear()
+    heard_in = median(listening, "step", quiet, ENOUGH)[0]
+    print(f"listener: {1000 * heard_in:.0f} ms, forward and backward\n")
+    print("| attention | parameters | training ms | ratio | whole step, ratio | decoding ms | ratio | turns counted |")
+    print("|---|---|---|---|---|---|---|---|")
+    first = tuple(median(times, "step", quiet, ENOUGH)[0] for times in (kinds["dot"].training, kinds["dot"].decoding))
+    for kind, one in kinds.items():
+        assert one.speller.attention is not None
+        size = sum(weight.numel() for weight in one.speller.attention.parameters())
+        training, turns = median(one.training, "step", quiet, ENOUGH)
+        decoding, more = median(one.decoding, "step", quiet, ENOUGH)
+        print(
+            f"| {kind} | {size:,} | {1000 * training:.0f} | {training / first[0]:.2f}",
+            f"| {(heard_in + training) / (heard_in + first[0]):.2f}",
+            f"| {1000 * decoding:.0f} | {decoding / first[1]:.2f} | {turns}, {more} of {rounds} |",
+        )
+
+
 def _busy_seconds() -> float:
     """Seconds for which cores of this machine worked for programs, since it started; 0 where there is no /proc."""
     if platform.system() != "Linux":
@@ -138,22 +234,29 @@ def _own_seconds() -> float:
     return sum(os.times()[:2]) if platform.system() == "Linux" else 0.0
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--quiet", type=float, default=0.2, help="cores that others may use in a turn that counts")
-    arguments = parser.parse_args()
+def compare_with_plain(rounds: int, quiet: float) -> None:
+    """Print the table of the project's model against the plain one."""
     models, batch = contestants(), random_batch()
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     check_agreement(models, batch)
-    for round_number in range(2 + arguments.rounds):
+    for round_number in range(WARM_UP + rounds):
         for name, contestant in models.items():
             if name == PACKED and round_number not in (1, 2, 3):
                 continue
             contestant.turn(batch)
-            if round_number < 2:  # warming up
+            if round_number < WARM_UP:
                 contestant.times.clear()
-    report(models, arguments.quiet, enough=5)
+    report(models, quiet, ENOUGH)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", nargs="?", choices=("plain", "attentions"), default="plain", help="what is compared")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--quiet", type=float, default=0.2, help="cores that others may use in a turn that counts")
+    arguments = parser.parse_args()
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    compare = compare_attentions if arguments.what == "attentions" else compare_with_plain
+    compare(arguments.rounds, arguments.quiet)
     print(f"load {os.getloadavg()[0]:.1f}")
 
 

@@ -24,12 +24,14 @@ from rich.console import Console
 from rich.progress import track
 
 from las.audio import load
+from las.data.corpus import parser, run
 from las.data.download import corpus_folder
 from las.data.manifest import Utterance, write_manifest
 from las.data.voices import VOICES, speak
 from las.errors import UserError
 
-URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
+MIRROR = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags"
+VERSION = "v1.0.10"
 UNPACKED = "free-spoken-digit-dataset-1.0.10"  # the folder inside the archive
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -84,10 +86,10 @@ class Corpus:
         return [Clip(digit, speaker, index) for digit in range(10) for index in indices]
 
 
-def find_corpus(given: Path | None, output: Path, offline: bool) -> Corpus:
+def find_corpus(given: Path | None, output: Path, offline: bool, mirror: str = MIRROR) -> Corpus:
     """FSDD from `given`, else $LAS_CORPORA/fsdd, else the published archive; synthetic voices where no network is."""
     try:
-        folder = corpus_folder(given, "fsdd", URL, output, offline=offline)
+        folder = corpus_folder(given, "fsdd", f"{mirror}/{VERSION}.tar.gz", output, offline=offline)
     except UserError as error:
         reason = str(error)
     else:
@@ -280,32 +282,29 @@ def replace(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Connected digit strings from the Free Spoken Digit Dataset")
-    parser.add_argument("--corpus", type=Path, help="FSDD's folder; else $LAS_CORPORA/fsdd, else it is downloaded")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data", help="default: data/ here")
-    parser.add_argument("--held-out", metavar="SPEAKER", help="test on all of this speaker, train on the others")
-    parser.add_argument("--train-strings", type=int, default=4000, metavar="N", help="default: 4000")
-    parser.add_argument("--train-all", action="store_true", help="train on dev's recordings too (in other strings)")
-    parser.add_argument("--synthetic", type=int, default=0, metavar="N", help="training strings by synthetic voices")
-    parser.add_argument("--level", type=float, default=10.0, metavar="DB", help="training level +- this; default: 10")
-    parser.add_argument("--seed", type=int, default=0, help="of the training strings alone; default: 0")
-    parser.add_argument("--offline", action="store_true", help="no download: synthetic voices where FSDD is not here")
-    return parser.parse_args(arguments)
+def prepare(options: argparse.Namespace) -> None:
+    corpus = find_corpus(options.corpus, options.output, options.offline, options.mirror)
+    facts: dict[str, object] = {"source": corpus.source, "corpus": corpus.place, "speakers": list(corpus.speakers)}
+    names = ("held_out", "train_strings", "train_all", "synthetic", "level", "seed")
+    facts |= {name: getattr(options, name) for name in names}
+    write(plan(corpus, options), corpus, options.output, facts)
+
+
+def options() -> argparse.ArgumentParser:
+    """What can be said on the command line."""
+    options = parser("Connected digit strings from the Free Spoken Digit Dataset", __file__, "fsdd", MIRROR)
+    options.add_argument("--held-out", metavar="SPEAKER", help="test on all of this speaker, train on the others")
+    options.add_argument("--train-strings", type=int, default=4000, metavar="N", help="default: 4000")
+    options.add_argument("--train-all", action="store_true", help="train on dev's recordings too (in other strings)")
+    options.add_argument("--synthetic", type=int, default=0, metavar="N", help="training strings by synthetic voices")
+    options.add_argument("--level", type=float, default=10.0, metavar="DB", help="training level +- this; default: 10")
+    options.add_argument("--seed", type=int, default=0, help="of the training strings alone; default: 0")
+    options.add_argument("--offline", action="store_true", help="no download: synthetic voices where FSDD is not here")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
-    try:
-        corpus = find_corpus(options.corpus, options.output, options.offline)
-        facts: dict[str, object] = {"source": corpus.source, "corpus": corpus.place, "speakers": list(corpus.speakers)}
-        names = ("held_out", "train_strings", "train_all", "synthetic", "level", "seed")
-        facts |= {name: getattr(options, name) for name in names}
-        write(plan(corpus, options), corpus, options.output, facts)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run(options(), arguments, prepare)
 
 
 if __name__ == "__main__":

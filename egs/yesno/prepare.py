@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 from las.audio import probe
+from las.data.corpus import parser, run, write_sets
 from las.data.download import corpus_folder
-from las.data.manifest import Utterance, write_manifest
+from las.data.manifest import Utterance
 from las.errors import UserError
 
-URL = "https://www.openslr.org/resources/1/waves_yesno.tar.gz"
+MIRROR = "https://www.openslr.org/resources"
 UNPACKED = "waves_yesno"  # the folder inside the archive
 RECORDINGS = 60
 NAME = re.compile(r"[01](_[01]){7}\.wav")
@@ -54,22 +55,14 @@ def split(files: list[Path]) -> dict[str, list[Path]]:
     return {"train": train, "fit": [path for path in train if path not in dev], "dev": dev, "test": files[1::2]}
 
 
+def prepare(options: argparse.Namespace) -> None:
+    corpus = corpus_folder(options.corpus, "waves_yesno", f"{options.mirror}/1/waves_yesno.tar.gz", options.output)
+    files = split(recordings(corpus))
+    write_sets(options.output, {name: [utterance(path) for path in part] for name, part in files.items()})
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Manifests of waves_yesno (OpenSLR 1)")
-    parser.add_argument("--corpus", type=Path, help="its folder; else $LAS_CORPORA/waves_yesno, else it is downloaded")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "data", help="default: data/ here")
-    options = parser.parse_args(arguments)
-    try:
-        corpus = corpus_folder(options.corpus, "waves_yesno", URL, options.output)
-        for name, files in split(recordings(corpus)).items():
-            listed = [utterance(path) for path in files]
-            write_manifest(options.output / f"{name}.jsonl", listed)
-            minutes = sum(one.seconds or 0 for one in listed) / 60
-            print(f"{options.output / name}.jsonl: {len(listed)} recordings, {minutes:.1f} min")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run(parser("Manifests of waves_yesno (OpenSLR 1)", __file__, "waves_yesno", MIRROR), arguments, prepare)
 
 
 if __name__ == "__main__":

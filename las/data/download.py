@@ -90,11 +90,19 @@ def corpus_folder(given: Path | None, name: str, url: str, output: Path, *, offl
     """
     if local := local_corpus(given, name):
         return local
-    folder = output / "corpus"
+    if offline and not (output / "corpus").is_dir():
+        raise UserError("--offline was given")
+    return unpacked(url, output)
+
+
+def unpacked(url: str, output: Path, name: str = "") -> Path:
+    """An archive, downloaded into OUTPUT/download and unpacked once as OUTPUT/corpus/`name` -> that folder.
+
+    A folder that is there is whole and needs no network, nor the archive: OUTPUT/download may be deleted.
+    """
+    folder = output / "corpus" / name
     if not folder.is_dir():
-        if offline:
-            raise UserError("--offline was given")
-        print(f"{name} is not here: downloading {url}", file=sys.stderr)
+        print(f"{folder} is not there: downloading {url}", file=sys.stderr)
         unpack(fetch(url, output / "download"), folder)
     return folder
 

@@ -35,8 +35,9 @@ WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
 class LoaderConfig:
     """Where the data is and how it becomes batches."""
 
-    train: str = ""  # folder of training shards, made by `las shard`
-    valid: str = ""  # folder of shards to validate on
+    train: str = ""  # folder of training shards, made by `las shard`, or the address of one: https://, s3://, ...
+    valid: str = ""  # folder of shards to validate on, or its address
+    cache: str = ""  # folder that keeps copies of remote shards; empty: each utterance is asked for when it is needed
     tokenizer: str = ""  # model file of the tokens, made by `las tokenizer`
     batch_seconds: float = 160.0  # s of padded audio in a batch, at most; as recorded, before a change of speed
     batch_utterances: int = 64  # utterances in a batch, at most
@@ -111,27 +112,29 @@ class Loader:
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, without the first `skip` of its plan."""
-        for _, batch in self.batches(number, skip):
-            yield batch
+        return (batch for _, batch in self.batches(number, skip) if batch is not None)
 
-    def batches(self, number: int, skip: int = 0) -> Iterator[tuple[int, Batch]]:
-        """The same, each with the `skip` that goes on after it; a batch of which nothing is left does not come out."""
-        plan = self.plan(number)[skip:]
-        workers = min(self.config.workers, len(plan))
+    def batches(self, number: int, skip: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, Batch | None]]:
+        """Every batch of the plan from place `skip` on, with its place; None where nothing is left of one.
+
+        Of `ranks` processes that share an epoch, each gets every so manyeth batch.
+        """
+        plan = self.plan(number)
+        places = range(skip + rank, len(plan), ranks)
+        workers = min(self.config.workers, len(places))
         batches = DataLoader(
-            _Planned(self.reader, plan, number),
+            _Planned(self.reader, [plan[place] for place in places], number),
             batch_size=None,
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # else starting workers draws from the global generator
             worker_init_fn=_leave_signals_to_parent,
         )
-        for place, (batch, leavings) in enumerate(batches, start=skip + 1):
+        for place, (batch, leavings) in zip(places, batches, strict=True):
             for leaving in leavings:
                 self.ledger.leave(*leaving)
             self.ledger.check(len(self.index), self.config.leave_out, WAY_OUT)
-            if batch is not None:
-                yield place, batch
+            yield place, batch
 
     def texts(self, at_most: int) -> Iterator[tuple[Entry, str]]:
         """Transcripts with their entries, without reading audio; of a larger index every n-th."""

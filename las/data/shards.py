@@ -34,6 +34,7 @@ from webdataset import TarWriter
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from las.audio import load, probe, write_flac
+from las.data import store
 from las.data.manifest import Utterance
 from las.errors import UserError
 from las.ledger import Ledger
@@ -72,9 +73,10 @@ class Entry:
 class Index:
     """What a folder of shards holds, in the order in which it lies there."""
 
-    root: Path
+    root: str  # folder or address
     shards: tuple[Shard, ...]
     entries: tuple[Entry, ...] = field(repr=False)
+    cache: str = ""  # folder that keeps copies of remote shards; empty: every sample is asked for by itself
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -83,8 +85,13 @@ class Index:
     def seconds(self) -> float:
         return sum(entry.seconds for entry in self.entries)
 
-    def path(self, shard: int) -> Path:
-        return self.root / self.shards[shard].name
+    @property
+    def name(self) -> str:
+        return self.root.rstrip("/").rpartition("/")[2]
+
+    def place(self, shard: int) -> str:
+        """The path or address of a shard."""
+        return store.join(self.root, self.shards[shard].name)
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def write_shards(
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{folder}: the disk is full; free some space there or name another folder") from error
         raise UserError(f"{error.filename or folder}: cannot write shards: {error.strerror}") from error
-    return Index(folder, tuple(writer.shards), tuple(writer.entries))
+    return Index(str(folder), tuple(writer.shards), tuple(writer.entries))
 
 
 def _check_request(utterances: Sequence[Utterance], folder: Path, encode: str, rate: int | None) -> None:
@@ -354,16 +361,17 @@ def _record(row: Shard | Entry) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------------- reading
 
 
-def read_index(folder: str | Path) -> Index:
-    """The index of a folder of shards, compared with the shard files' sizes (`verify` compares their contents).
+def read_index(folder: str | Path, cache: str = "") -> Index:
+    """The index of a folder of shards or of an address where such a folder lies: http(s) or what fsspec knows.
 
-    Raises `UserError` for a missing or damaged index, another format version, and a missing shard or one of another
-    size.
+    Local shards are compared with their sizes in the index (`verify` compares contents). Of remote ones `cache`, where
+    it is given, keeps the shards that were read from. Raises `UserError` for a missing or damaged index, another format
+    version, and a missing local shard or one of another size.
     """
-    root = Path(os.path.abspath(folder))
-    path = root / INDEX
+    root = str(folder) if store.is_remote(str(folder)) else os.path.abspath(folder)
+    path = store.join(root, INDEX)
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(store.read_whole(path))
     except FileNotFoundError as error:
         raise UserError(
             f"{path}: no index here; `las shard MANIFEST -o {root}` makes shards from a manifest"
@@ -382,20 +390,20 @@ def read_index(folder: str | Path) -> Index:
     shards = tuple(_rows(path, record, "shards", Shard))
     entries = tuple(_rows(path, record, "utterances", Entry))
     _check_spans(path, shards, entries)
-    for shard in shards:
-        _check_size(root / shard.name, shard)
-    return Index(root, shards, entries)
+    for shard in () if store.is_remote(root) else shards:
+        _check_size(store.join(root, shard.name), shard)
+    return Index(root, shards, entries, cache)
 
 
 def verify(index: Index, progress: Callable[[int, int], None] | None = None) -> None:
     """Read every shard and compare its SHA-256; `progress(done, total)` counts shards. Raises `UserError`."""
     for done, shard in enumerate(index.shards, start=1):
-        path = index.root / shard.name
-        _check_size(path, shard)
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        place = index.place(done - 1)
+        if not store.is_remote(place):
+            _check_size(place, shard)
+        found = store.digest(place, shard.bytes)
         if found != shard.sha256:
-            raise UserError(f"{path}: SHA-256 {found}, but the index says {shard.sha256}: damaged; {_ANEW}")
+            raise UserError(f"{place}: SHA-256 {found}, but the index says {shard.sha256}: damaged; {_ANEW}")
         if progress is not None:
             progress(done, len(index.shards))
 
@@ -440,7 +448,7 @@ def iterate(path: str | Path) -> Iterator[dict[str, Any]]:
 _ANEW = "fetch or make the shards anew (`las shard`)"
 
 
-def _rows(path: Path, record: dict[str, Any], name: str, kind: type) -> Iterator[Any]:
+def _rows(path: str, record: dict[str, Any], name: str, kind: type) -> Iterator[Any]:
     """The rows of one of the index's two tables, each with exactly the fields of `kind` and their types."""
     rows = record.get(name)
     if not isinstance(rows, list):
@@ -457,7 +465,7 @@ def _rows(path: Path, record: dict[str, Any], name: str, kind: type) -> Iterator
         yield kind(*values)
 
 
-def _check_spans(path: Path, shards: Sequence[Shard], entries: Sequence[Entry]) -> None:
+def _check_spans(path: str, shards: Sequence[Shard], entries: Sequence[Entry]) -> None:
     """Entries must lie one after another in their shards, each id once, and no shard name may lead elsewhere."""
     for shard in shards:
         if not re.fullmatch(r"shard-[0-9]{6,}\.tar", shard.name):
@@ -478,9 +486,9 @@ def _check_spans(path: Path, shards: Sequence[Shard], entries: Sequence[Entry]) 
             raise UserError(f"{path}: {shard.name} has {shard.utterances} utterances, but {count} are listed; {_ANEW}")
 
 
-def _check_size(path: Path, shard: Shard) -> None:
+def _check_size(path: str, shard: Shard) -> None:
     try:
-        found = path.stat().st_size
+        found = os.stat(path).st_size
     except OSError as error:
         raise UserError(
             f"{path}: the index names this shard, but it cannot be read: {error.strerror}; {_ANEW}"
@@ -491,12 +499,10 @@ def _check_size(path: Path, shard: Shard) -> None:
 
 def _members(index: Index, entry: Entry, size: int, most: int) -> list[tuple[str, bytes]]:
     """(suffix, bytes) of the first members, at most `most`, in the first `size` bytes of a sample's span."""
-    path = index.path(entry.shard)
-    try:
-        with path.open("rb", buffering=0) as file:
-            fragment = os.pread(file.fileno(), size, entry.offset)
-    except OSError as error:
-        raise UserError(f"{_where(index, entry)}: cannot read: {error.strerror}") from error
+    place, shard = index.place(entry.shard), index.shards[entry.shard]
+    if index.cache and store.is_remote(place):
+        place = store.keep(place, shard.bytes, shard.sha256, Path(index.cache))
+    fragment = store.read(place, entry.offset, size)
     if len(fragment) < size:
         raise UserError(f"{_where(index, entry)}: the file ends early; {_ANEW}")
     members: list[tuple[str, bytes]] = []
@@ -523,4 +529,4 @@ def _decode(index: Index, entry: Entry, text: bytes) -> str:
 
 
 def _where(index: Index, entry: Entry) -> str:
-    return f"{index.path(entry.shard)}, offset {entry.offset}, utterance {entry.id!r}"
+    return f"{index.place(entry.shard)}, offset {entry.offset}, utterance {entry.id!r}"

@@ -8,51 +8,102 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-from las.evaluate.score import SetScore, format_counts
+from las.evaluate.breakdown import Record, format_interval, set_record
+from las.evaluate.score import SetScore, format_counts, score, with_missing
+from las.evaluate.texts import read_pair
 
 COLUMNS = ("set", "WER (S/D/I/N)", "decoding", "RTF", "model", "command", "commit", "hardware")
 
 
 @dataclass(frozen=True)
 class SetResult:
-    """One evaluated set."""
+    """One evaluated set. Lengths and speakers are by id, as far as they are known."""
 
     name: str
     score: SetScore
     references: dict[str, str]  # utterance id -> transcript
     hypotheses: dict[str, str]  # utterance id -> text as recognised
-    audio_seconds: float
-    seconds: float  # of decoding, reading the audio included
-    model: str
-    decoding: str  # the search's settings
+    lengths: dict[str, float]  # s, of the recordings
+    seconds: float | None  # of decoding, reading the audio included; None where texts were scored
+    model: str  # or where the hypotheses came from
+    decoding: str  # the search's settings; empty where texts were scored
+    speakers: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()  # ids without hypothesis, whose words were counted as deleted
+
+    @cached_property
+    def record(self) -> Record:
+        """The set in plain values, as report.json holds it."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "decoding": self.decoding,
+            "audio_seconds": self.audio_seconds,
+            "seconds": self.seconds,
+            "real_time_factor": self.real_time_factor,
+            "missing": list(self.missing),
+            **set_record(self.score, self.speakers, self.lengths),
+        }
 
     @property
-    def real_time_factor(self) -> float:
+    def audio_seconds(self) -> float | None:
+        """Of the whole set; None where a length is unknown."""
+        known = len(self.lengths) == len(self.references)
+        return sum(self.lengths.values()) if known else None
+
+    @property
+    def real_time_factor(self) -> float | None:
         """Seconds of work for a second of audio."""
-        return self.seconds / self.audio_seconds
+        return self.seconds / self.audio_seconds if self.seconds and self.audio_seconds else None
 
     def summary(self) -> str:
-        """One line for people: the set's name, WER with its counts, real-time factor."""
-        counts = format_counts(self.score.counts)
-        return f"{self.name}\tWER {counts}\t{self.audio_seconds / 60:.1f} min\tRTF {self.real_time_factor:.3f}"
+        """One line for people: the set's name, WER with counts and interval, CER, real-time factor."""
+        parts = [self.name, f"WER {format_counts(self.score.counts)}", self._interval()]
+        parts.append(f"CER {format_counts(self.score.characters)}")
+        if self.audio_seconds:
+            parts.append(f"{self.audio_seconds / 60:.1f} min")
+        if self.real_time_factor:
+            parts.append(f"RTF {self.real_time_factor:.3f}")
+        return "\t".join(parts)
+
+    def _interval(self) -> str:
+        return f"95% {format_interval(self.record['wer'])} ({self.record['interval_over']})"
 
     def lines(self) -> str:
-        """JSON lines of id, text as recognised and reference; `las score` reads the texts back by id."""
-        records = ({"id": id, "text": text, "reference": self.references[id]} for id, text in self.hypotheses.items())
-        return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        """JSON lines of id, text, reference, speaker and seconds; `las score` and `las compare` read them."""
+        lines = []
+        for id, text in self.hypotheses.items():
+            record: Record = {"id": id, "text": text, "reference": self.references[id]}
+            extra = {"speaker": self.speakers.get(id), "seconds": self.lengths.get(id)}
+            record |= {name: value for name, value in extra.items() if value is not None}
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        return "".join(lines)
 
     def row(self) -> str:
         """A row of RESULTS.md, under `COLUMNS`."""
-        counts = format_counts(self.score.counts)
-        factor = f"{self.real_time_factor:.3f}"
-        cells = (self.name, counts, self.decoding, factor, self.model, f"`{command()}`", commit(), hardware())
+        errors = f"{format_counts(self.score.counts)}, {self._interval()}"
+        factor = f"{self.real_time_factor or 0:.3f}"
+        cells = (self.name, errors, self.decoding, factor, self.model, f"`{command()}`", commit(), hardware())
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def scored_files(reference: Path, hypothesis: Path, style: str, allow_missing: bool) -> SetResult:
+    """Score two files, called by the hypotheses' name. Raises UserError as `read_pair` and `score` do."""
+    references, hypotheses = read_pair(reference, hypothesis)
+    texts, missing = with_missing(references.texts, hypotheses.texts) if allow_missing else (hypotheses.texts, [])
+    found = score(references.texts, texts, style)
+    lengths = {**hypotheses.seconds, **references.seconds}
+    speakers = {**hypotheses.speakers, **references.speakers}
+    return SetResult(
+        hypothesis.stem, found, references.texts, texts, lengths, None, str(hypothesis), "", speakers,
+        tuple(missing),
+    )  # fmt: skip
 
 
 def append_rows(path: Path, rows: list[str]) -> None:

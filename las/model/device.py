@@ -7,10 +7,12 @@ import torch
 from las.errors import UserError
 
 
-def choose_device(name: str) -> torch.device:
-    """auto (a GPU where there is one), cpu, cuda or cuda:N."""
+def choose_device(name: str, rank: int = 0) -> torch.device:
+    """auto (a GPU where there is one), cpu, cuda or cuda:N; of several ranks on a machine each takes its own GPU."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and rank:
+        name = f"cuda:{rank}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -1,7 +1,8 @@
 """Waveforms -> normalised log-mel features, on the model's device.
 
 Whole windows only, nothing centred or reflected: a frame depends on its own samples and on nothing else, so a padded
-batch gives what single utterances give. SpecAugment after Park et al. 2019 (arXiv:1904.08779).
+batch gives what single utterances give. SpecAugment after Park et al. 2019 (arXiv:1904.08779), with the adaptive masks
+of Park et al. 2020 (arXiv:1912.05533).
 """
 
 from __future__ import annotations
@@ -57,19 +58,31 @@ class FrontendConfig:
 
 @dataclass(frozen=True)
 class SpecAugmentConfig:
-    """Masks over features in training; the mean of the data, 0, is written into them."""
+    """Masks over features in training; the mean of the data, 0, is written into them.
+
+    Sizes that hang on the utterance alone, as in Park et al. 2020, with p_M = p_S = 0.04: time_masks 20,
+    time_masks_per_frame 0.04, time_width 100000, time_share 0.04.
+    """
 
     frequency_masks: int = 2  # masks over mel bins in each utterance; 0: none
     frequency_width: int = 15  # mel bins, the widest frequency mask
-    time_masks: int = 2  # masks over time in each utterance; 0: none
+    time_masks: int = 2  # masks over time in each utterance, or the most of them (time_masks_per_frame); 0: none
+    time_masks_per_frame: float = 0.0  # adaptive masks: their number is this share of the utterance's frames, such as
+    #                                    0.04, up to time_masks; 0: time_masks of them in every utterance
     time_width: int = 40  # frames, the widest time mask
     time_share: float = 0.1  # the widest time mask as a share of the utterance
+    time_warp: int = 0  # frames by which a point in the middle of an utterance is moved at most, and what lies on its
+    #                     sides stretched and squeezed; utterances of at most twice as many stay; 0: none
 
     def __post_init__(self) -> None:
-        if min(self.frequency_masks, self.frequency_width, self.time_masks, self.time_width) < 0:
-            raise UserError("spec_augment: masks and widths must be 0 or more")
+        if min(self.frequency_masks, self.frequency_width, self.time_masks, self.time_width, self.time_warp) < 0:
+            raise UserError("spec_augment: masks, widths and time_warp must be 0 or more")
         if not 0 <= self.time_share <= 1:
             raise UserError(f"spec_augment.time_share {self.time_share} must lie between 0 and 1")
+        if not 0 <= self.time_masks_per_frame <= 1:
+            raise UserError(
+                f"spec_augment.time_masks_per_frame {self.time_masks_per_frame} must lie between 0 and 1, such as 0.04"
+            )
 
 
 def frame_count(samples: int, window: int, hop: int) -> int:
@@ -97,15 +110,16 @@ class Frontend(nn.Module):
         self.config = config
         size = config.window_samples
         self.fft_size = 2 ** math.ceil(math.log2(size))
-        filters = melscale_fbanks(
-            n_freqs=self.fft_size // 2 + 1,
-            f_min=config.low,
-            f_max=config.high or config.sample_rate / 2,
-            n_mels=config.mel_bins,
-            sample_rate=config.sample_rate,
-            norm=None,
-            mel_scale="htk",
-        )
+        with torch.device("cpu"):  # looked at below, so real also in a model that is only planned, on the meta device
+            filters = melscale_fbanks(
+                n_freqs=self.fft_size // 2 + 1,
+                f_min=config.low,
+                f_max=config.high or config.sample_rate / 2,
+                n_mels=config.mel_bins,
+                sample_rate=config.sample_rate,
+                norm=None,
+                mel_scale="htk",
+            )
         if empty := int((filters.sum(0) == 0).sum()):
             raise UserError(
                 f"frontend.mel_bins {config.mel_bins}: {empty} filters fall between two frequencies of the "
@@ -159,9 +173,10 @@ class Frontend(nn.Module):
 
 
 class SpecAugment(nn.Module):
-    """Mask random bands of mel bins and stretches of time, different ones in each utterance, in training only.
+    """Warp time, then mask random bands of mel bins and stretches of time, each utterance by itself, in training only.
 
     Widths are uniform from 0 to the configured widest; a time mask is also at most `time_share` of its utterance.
+    What is drawn comes from torch's global generator of the features' device.
     Shapes: features (B, T, F), frames (B,) -> (B, T, F).
     """
 
@@ -173,19 +188,48 @@ class SpecAugment(nn.Module):
         config = self.config
         if not self.training:
             return features
+        if config.time_warp:
+            features = warp_time(features, frames, config.time_warp)
+        masks = torch.full_like(frames, config.time_masks)  # (B,)
+        if config.time_masks_per_frame:
+            masks = (frames * config.time_masks_per_frame).floor().clamp(max=config.time_masks)
         widest = (frames * config.time_share).floor().clamp(max=config.time_width)  # (B,)
+        widest = widest.unsqueeze(1) * valid_frames(masks, config.time_masks)  # (B, masks)
+        hidden = _stripes(widest, frames, features.shape[1]).unsqueeze(2)  # (B, T, 1)
         bins = torch.full_like(frames, features.shape[2])
-        hidden = _stripes(config.time_masks, widest, frames, features.shape[1]).unsqueeze(2)  # (B, T, 1)
-        width = torch.full_like(frames, min(config.frequency_width, features.shape[2]))
-        hidden = hidden | _stripes(config.frequency_masks, width, bins, features.shape[2]).unsqueeze(1)
+        widest = bins.clamp(max=config.frequency_width).unsqueeze(1).expand(-1, config.frequency_masks)
+        hidden = hidden | _stripes(widest, bins, features.shape[2]).unsqueeze(1)
         return features.masked_fill(hidden, 0.0)
 
 
-def _stripes(masks: int, widest: Tensor, lengths: Tensor, size: int) -> Tensor:
-    """`masks` random stripes in each of B rows, inside the first `lengths` of `size` places: (B, size) bool."""
-    batch = len(lengths)
-    width = torch.rand(batch, masks, device=lengths.device) * (widest.unsqueeze(1) + 1)
-    width = width.floor().clamp(max=widest.unsqueeze(1))  # (B, masks)
-    start = (torch.rand(batch, masks, device=lengths.device) * (lengths.unsqueeze(1) - width + 1)).floor()
+def warp_time(features: Tensor, frames: Tensor, furthest: int) -> Tensor:
+    """Move a random frame of each utterance by at most `furthest` frames, W, and all others in proportion.
+
+    Park et al. 2020, section 2: of T frames one in [W, T - W) moves by up to W either way; what lies before and what
+    lies behind it is stretched or squeezed evenly, here by linear interpolation. The first and the last frame stay,
+    and it stays between them. Padding and utterances of at most 2W frames are left as they are.
+    Shapes: features (B, T, F), frames (B,) -> (B, T, F).
+    """
+    last = frames.unsqueeze(1) - 1  # (B, 1)
+    chance = torch.rand(2, len(frames), 1, device=features.device)
+    start = furthest + (chance[0] * (last + 1 - 2 * furthest)).floor()  # w_0 (B, 1)
+    end = start - furthest + (chance[1] * (2 * furthest + 1)).floor()  # w_0 + w (B, 1)
+    end = torch.minimum(end, last - 1).clamp(min=1)
+    place = torch.arange(features.shape[1], device=features.device, dtype=features.dtype)  # (T,)
+    before = place * (start / end)  # (B, T), the frame that comes to each place
+    behind = last - (last - place) * ((last - start) / (last - end))
+    source = torch.where(place < end, before, behind)
+    source = torch.where((place > last) | (last < 2 * furthest), place, source)
+    lower = source.long()
+    upper = (lower + 1).clamp(max=features.shape[1] - 1)  # of the last frame: padding, with no weight
+    left, right = (features.gather(1, one.unsqueeze(2).expand_as(features)) for one in (lower, upper))
+    return left.lerp(right, (source - lower).unsqueeze(2))
+
+
+def _stripes(widest: Tensor, lengths: Tensor, size: int) -> Tensor:
+    """Random stripes at most as wide as `widest` (B, masks), inside the first `lengths` of `size` places: (B, size)."""
+    width = (torch.rand(widest.shape, device=lengths.device) * (widest + 1)).floor()  # (B, masks)
+    width = torch.minimum(width, widest)
+    start = (torch.rand(widest.shape, device=lengths.device) * (lengths.unsqueeze(1) - width + 1)).floor()
     place = torch.arange(size, device=lengths.device).view(1, 1, size)
     return ((place >= start.unsqueeze(2)) & (place < (start + width).unsqueeze(2))).any(1)

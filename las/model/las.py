@@ -81,9 +81,12 @@ class LAS(nn.Module):
         """What the speller's steps read of the listened frames."""
         return self.speller.remember(listened.frames, listened.valid)
 
-    def forward(self, batch: Batch, begin: int) -> Output:
-        """Teacher-forced logits of a batch; `begin` is the token id that begins a sentence."""
+    def forward(self, batch: Batch, begin: int, sampled: float = 0.0) -> Output:
+        """Teacher-forced logits of a batch; `begin` is the token id that begins a sentence.
+
+        `sampled` is the share of the tokens that the speller reads from itself: scheduled sampling.
+        """
         listened = self.listen(batch.waves, batch.samples)
         before = nn.functional.pad(batch.tokens, (1, 0), value=begin)  # (B, L + 1)
-        logits, weights = self.speller(before, self.remember(listened))
+        logits, weights = self.speller(before, self.remember(listened), sampled)
         return Output(logits, weights, self.ctc(listened.frames) if self.ctc else None, listened)

@@ -26,7 +26,7 @@ class ListenerConfig:
     width: int = 256  # cells of one direction; H is twice that
     reduce: tuple[int, ...] = (1, 2, 2)  # frames that each layer reads at once, bottom first
     convolutions: int = 0  # channels of a front of two 3x3 convolutions, each halving time; 0: none
-    dropout: float = 0.1  # share of values set to 0 between layers in training
+    dropout: float = 0.1  # share of values set to 0 behind each layer in training
     cell: str = "lstm"  # lstm or gru
 
     def __post_init__(self) -> None:
@@ -56,7 +56,11 @@ class ListenerConfig:
 
 
 class Listener(nn.Module):
-    """Features (B, T, F), frames (B,) -> listened (B, S, H), their number (B,). Padded frames are exactly 0."""
+    """Features (B, T, F), frames (B,) -> listened (B, S, H), their number (B,). Padded frames are exactly 0.
+
+    Only `running` layers run, the lowest ones and the top one: all of them, unless training lets the pyramid grow
+    (`las/train/growth.py`). A layer between that waits is replaced by the maximum over the frames it would join.
+    """
 
     def __init__(self, config: ListenerConfig, feature_width: int):
         super().__init__()
@@ -70,11 +74,15 @@ class Listener(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(config.dropout)
         self.width = size  # H
+        self.running = len(layers)
 
     def forward(self, features: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
         if self.front is not None:
             features, frames = self.front(features, frames)
         for number, (layer, factor) in enumerate(zip(self.layers, self.config.reduce, strict=True)):
+            if self.running - 1 <= number < len(self.layers) - 1:
+                features, frames = pool(features, frames, factor)
+                continue
             features, frames = concatenate(self.dropout(features) if number else features, frames, factor)
             features = layer(features, frames)  # (B, T', H)
         return self.dropout(features), frames
@@ -91,6 +99,15 @@ def concatenate(features: Tensor, frames: Tensor, factor: int) -> tuple[Tensor, 
     if time % factor:
         features = nn.functional.pad(features, (0, 0, 0, -time % factor))
     return features.reshape(batch, -1, factor * width), (frames + factor - 1) // factor
+
+
+def pool(features: Tensor, frames: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """The greatest of each `factor` neighbouring frames, value by value; what `concatenate` joins to one.
+
+    Shapes: (B, T, H), (B,) -> (B, ceil(T / factor), H), (B,). Features past `frames` must be 0.
+    """
+    joined, fewer = concatenate(features, frames, factor)
+    return joined.unflatten(2, (factor, -1)).amax(2), fewer
 
 
 class ConvolutionalFront(nn.Module):

@@ -79,6 +79,7 @@ class Speller(nn.Module):
     def __init__(self, config: SpellerConfig, frame_width: int, vocabulary: int):
         super().__init__()
         self.config = config
+        self.frame_width = frame_width
         self.feeding = config.context == "attention" and config.input_feeding
         self.by_hand = self.feeding and config.cell == "lstm"
         self.context_width = 0 if config.context == "initial" else frame_width
@@ -151,13 +152,18 @@ class Speller(nn.Module):
         state = self._advance(self._read(tokens), state, memory)
         return self._distribution(state.outputs[-1], state.context), state
 
-    def forward(self, tokens: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+    def forward(self, tokens: Tensor, memory: Memory, sampled: float = 0.0) -> tuple[Tensor, Tensor]:
         """Teacher-forced steps: tokens with begin of sentence (B, L) -> logits (B, L, V), attention weights (B, L, S).
 
         The same as `step` after `step`, but what does not pass from step to step is done for all steps at once: the
         products of the embeddings and the output layers, without input feeding the RNN in one call too, and all
         questions to an attention that keeps no state.
+
+        `sampled` is the probability with which a token, by itself, gives way to one that is drawn from what the step
+        before it says: scheduled sampling, Bengio et al. 2015 (arXiv:1506.03099), section 2.4. Then all is unrolled.
         """
+        if sampled:
+            return self._sampling(tokens, memory, sampled)
         if self.feeding:
             return self._unrolled(self._read(tokens), memory)
         state = self.start(memory)
@@ -181,6 +187,29 @@ class Speller(nn.Module):
             contexts.append(state.context)
             weights.append(state.weights)
         return self._distribution(torch.cat(outputs, 1), torch.cat(contexts, 1)), torch.cat(weights, 1)
+
+    def _sampling(self, tokens: Tensor, memory: Memory, share: float) -> tuple[Tensor, Tensor]:
+        """Steps over tokens (B, L) of which a share, never the first, is replaced by what the speller itself says."""
+        replaced = torch.rand(tokens.shape, device=tokens.device) < share  # (B, L)
+        state = self.start(memory)
+        outputs, contexts, weights = [], [], []
+        for place, token in enumerate(tokens.split(1, dim=1)):  # (B, 1)
+            if place:
+                token = torch.where(replaced[:, place : place + 1], self._draw(state), token)
+            state = self._advance(self._read(token), state, memory)
+            outputs.append(state.outputs[-1])
+            contexts.append(state.context)
+            weights.append(state.weights)
+        return self._distribution(torch.cat(outputs, 1), torch.cat(contexts, 1)), torch.cat(weights, 1)
+
+    def _draw(self, state: SpellerState) -> Tensor:
+        """Tokens (B, K) drawn with the probabilities that follow a state; no gradient passes through the choice.
+
+        Gumbel's way, the highest of logits with noise, takes any logits: where they are not numbers, it is for the
+        loss to say so.
+        """
+        logits = self._distribution(state.outputs[-1], state.context).detach().float()
+        return (logits - torch.empty_like(logits).exponential_().log()).argmax(-1)
 
     def _ask_in_turn(self, outputs: Tensor, kept: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         assert self.attention is not None

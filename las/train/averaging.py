@@ -32,6 +32,10 @@ class MovingAverage:
             if name in self.weights:
                 self.weights[name].lerp_(value, share)
 
+    def forget(self) -> None:
+        """Let what is averaged so far weigh as little as at the start; after a change of what the weights do."""
+        self.updates = 0
+
     @contextmanager
     def in_place(self, model: nn.Module) -> Iterator[None]:
         """Within: the model's weights are the average; after that they are again what they were, to the bit."""

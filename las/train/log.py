@@ -11,18 +11,23 @@ from torch import Tensor
 
 
 class Log:
-    """Figures as JSON lines, and for TensorBoard where it is installed."""
+    """Figures as JSON lines, and for TensorBoard where it is installed; a silent one writes nothing."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, silent: bool = False):
         self.path = folder / "log.jsonl"
+        self.silent = silent
+        self.board = None
+        if silent:
+            return
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            self.board = None
-        else:
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            return
+        self.board = SummaryWriter(str(folder / "tensorboard"))
 
     def write(self, update: int, kind: str, figures: dict[str, float]) -> None:
+        if self.silent:
+            return
         short = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in figures.items()}
         line = {"update": update, "kind": kind} | short
         with self.path.open("a", encoding="utf-8") as file:
@@ -33,7 +38,7 @@ class Log:
 
     def take_back(self, update: int) -> None:
         """Drop the lines after an update, of an earlier start that went on from there, and a line that was cut off."""
-        if not self.path.exists():
+        if self.silent or not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,17 +28,21 @@ from las.errors import UserError
 from las.ledger import Ledger
 from las.model.las import LAS
 from las.train.averaging import MovingAverage
+from las.train.distributed import World
+from las.train.growth import layers_at
 from las.train.log import Log
+from las.train.mwer import Mwer, MwerConfig
 from las.train.noise import weight_noise
 from las.train.objectives import Losses, ObjectiveConfig, guide, losses
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
 from las.train.picture import draw_attention
+from las.train.sampling import SamplingConfig
 from las.train.span import check_span, is_on
 from las.train.watch import Watch, measure
 
 PRECISIONS = ("fp32", "bf16")
 LOG_EVERY = 10  # updates
-Item = TypeVar("Item")
+ALONE = World()
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,15 @@ class TrainConfig:
     weight_noise: float = 0.0  # standard deviation of Gaussian noise on the weights while a gradient is taken
     weight_noise_start: int = 0  # first update with it
     weight_noise_end: int = 0  # first update without it again; 0: never
+    growth: tuple[int, ...] = ()  # updates at which one more layer of the listener joins, such as [300,600]: it begins
+    #                               with that many fewer, pools what they would join, and ends whole; []: begins whole
     aligned_by: int = 5000  # update after which attention that is not aligned yet is told of, once; 0: never
     save_minutes: float = 5.0  # between two savings of the state that --resume reads
+    lost_minutes: float = 10.0  # of silence after which another rank counts as lost and the run ends
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    mwer: MwerConfig = field(default_factory=MwerConfig)
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.accumulate, self.validate_every, self.average) < 1:
@@ -69,6 +78,8 @@ class TrainConfig:
             raise UserError(
                 "train: moving_average must be at least 0 and below 1, weight_noise and aligned_by 0 or more"
             )
+        if list(self.growth) != sorted(set(self.growth)) or min(self.growth, default=1) < 1:
+            raise UserError(f"train.growth {list(self.growth)}: updates in rising order, the first at least 1")
         check_span("train.weight_noise", self.weight_noise_start, self.weight_noise_end)
         if self.precision not in PRECISIONS:
             raise UserError(f"train.precision {self.precision!r}: wanted one of {', '.join(PRECISIONS)}")
@@ -105,6 +116,8 @@ class Progress:
     update: int = 0
     epoch: int = 0
     batch: int = 0  # the next one in this epoch
+    heard: int = 0  # utterances trained on in this epoch, by all ranks
+    left: int = 0  # utterances left out of it
     seconds: float = 0.0  # of training so far, validations and earlier starts included
     audio: float = 0.0  # seconds trained on
     best: list[tuple[float, float, int]] = field(default_factory=list)
@@ -115,7 +128,9 @@ class Progress:
 class Trainer:
     """One run. `validate` judges the present weights; `begin` and `end` are the token ids of a sentence's ends.
 
-    `shares` (V,) says how often each token comes in the training transcripts, for unigram label smoothing.
+    `shares` (V,) says how often each token comes in the training transcripts, for unigram label smoothing. `mwer` finds
+    the word errors of hypotheses, where `config.mwer` is on. `world` names the other ranks that train the same model:
+    every rank has a `Trainer`, the leading one writes.
     """
 
     def __init__(
@@ -129,17 +144,22 @@ class Trainer:
         end: int,
         reporter: Reporter,
         shares: Tensor | None = None,
+        mwer: Mwer | None = None,
+        world: World = ALONE,
     ):
         self.model, self.loader, self.validate, self.config, self.folder = model, loader, validate, config, folder
         self.begin, self.end, self.reporter = begin, end, reporter
         self.device = model.frontend.mean.device
         assert (config.objective.smoothing == "unigram") == (shares is not None)
         self.shares = shares if shares is None else shares.to(self.device)
+        assert (config.mwer.hypotheses > 0) == (mwer is not None)
+        self.mwer = mwer
+        self.world = world
         self.optimizer = build_optimizer(model, config.optimizer)
         self.moving = MovingAverage(model, config.moving_average)
         self.progress = Progress()
         self.ledger = Ledger()
-        self.log = Log(folder)
+        self.log = Log(folder, silent=not world.leads)
         self.waited = 0.0  # s for the loader, since this start
         (folder / "checkpoints").mkdir(exist_ok=True)
         (folder / "attention").mkdir(exist_ok=True)
@@ -151,21 +171,20 @@ class Trainer:
         started = saved - self.progress.seconds
         with stop_requested() as stop:
             for epoch in range(self.progress.epoch, self.config.epochs):
-                plan = len(self.loader.plan(epoch))
-                for group in _groups(self._batches(epoch), self.config.accumulate):
-                    figures = self._update([batch for _, batch in group], plan)
-                    self.progress.batch = group[-1][0]
+                plan = self.loader.plan(epoch)
+                for end, group, missing in self._groups(epoch, plan):
+                    figures = self._update(group, len(plan), missing)
+                    self.progress.batch = end
                     self.progress.seconds = time.perf_counter() - started
-                    share = (epoch + self.progress.batch / plan) / self.config.epochs
-                    self.reporter.training(share, epoch, figures)
-                    if self.progress.update % LOG_EVERY == 0:
-                        self._log_training(epoch, figures)
-                    if stop() or time.perf_counter() - saved > 60 * self.config.save_minutes:
+                    self._tell(epoch, len(plan), figures)
+                    due = self.world.leads and time.perf_counter() - saved > 60 * self.config.save_minutes
+                    stopped, due = map(bool, self.world.add([stop(), due], self.device))
+                    if stopped or due:
                         saved = time.perf_counter()
                         self.save()
-                    if stop():
+                    if stopped:
                         raise UserError(f"interrupted at update {self.progress.update}; continue with --resume")
-                self.progress.epoch, self.progress.batch = epoch + 1, 0
+                self._check_epoch(epoch)
                 if (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs:
                     self._validate()
                     self.progress.seconds = time.perf_counter() - started
@@ -175,15 +194,17 @@ class Trainer:
 
     def save(self) -> None:
         """Store all that `restore` needs."""
+        cuda = self.device.type == "cuda"
         state = {
             "progress": asdict(self.progress),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "moving": self.moving.state(),
-            "chance": torch.get_rng_state(),
-            "chance_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "chance": self.world.gather(torch.get_rng_state(), self.device),
+            "chance_cuda": self.world.gather(torch.cuda.get_rng_state(self.device), self.device) if cuda else None,
         }
-        write_state(self.folder / "state.pt", state)
+        if self.world.leads:
+            write_state(self.folder / "state.pt", state)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where `save` was called."""
@@ -194,54 +215,90 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moving.restore(state["moving"])
-        torch.set_rng_state(state["chance"])
+        if len(state["chance"]) != self.world.size:  # masks are drawn anew; what is trained on stays the same
+            self.reporter.warned(f"saved by {len(state['chance'])} ranks, resumed by {self.world.size}")
+            return
+        torch.set_rng_state(state["chance"][self.world.rank])
         if self.device.type == "cuda" and state["chance_cuda"] is not None:
-            torch.cuda.set_rng_state(state["chance_cuda"], self.device)
+            torch.cuda.set_rng_state(state["chance_cuda"][self.world.rank], self.device)
 
-    def _batches(self, epoch: int) -> Iterator[tuple[int, Batch]]:
-        """Batches, each with the place in the epoch's plan that comes after it."""
-        iterator = self.loader.batches(epoch, self.progress.batch)
-        while True:
+    def _groups(self, epoch: int, plan: Sequence[Sequence[object]]) -> Iterator[tuple[int, list[Batch], int]]:
+        """The batches of each update that are this rank's, with the place in the plan that comes after the update and
+        the number of utterances that were left out of them."""
+        world, skip = self.world, self.progress.batch
+        batches = self.loader.batches(epoch, skip, world.rank, world.size)
+        size = self.config.accumulate * world.size
+        for start in range(skip, len(plan), size):
+            end = min(start + size, len(plan))
             asked = time.perf_counter()
-            found = next(iterator, None)
+            group = [next(batches) for _ in range(start + world.rank, end, world.size)]
             self.waited += time.perf_counter() - asked
-            if found is None:
-                return
-            yield found
+            found = [batch for _, batch in group if batch is not None]
+            yield end, found, sum(len(plan[place]) for place, _ in group) - sum(map(len, found))
 
-    def _update(self, group: list[Batch], plan: int) -> dict[str, float]:
-        """One step of the optimiser on the sum of some batches; figures of it are returned."""
+    def _check_epoch(self, epoch: int) -> None:
+        """Every utterance was trained on once or is in a ledger, over all ranks; then the next epoch begins."""
+        progress = self.progress
+        assert progress.heard + progress.left == len(self.loader.entries), (progress, len(self.loader.entries))
+        self.log.write(progress.update, "epoch", {"epoch": epoch, "utterances": progress.heard, "left": progress.left})
+        if progress.left > self.loader.config.leave_out * len(self.loader.index):  # each rank saw only its own
+            raise UserError(
+                f"{progress.left} of {len(self.loader.index)} utterances left out in epoch {epoch + 1}, by all ranks: "
+                f"more than {self.loader.config.leave_out:.1%} (data.leave_out); each rank's message names its own"
+            )
+        progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0
+
+    def _update(self, group: list[Batch], plan: int, missing: int = 0) -> dict[str, float]:
+        """One step of the optimiser on the sum of some batches of every rank; figures of it are returned."""
         config, progress = self.config, self.progress
-        updates = config.epochs * -(-plan // config.accumulate)
+        updates = config.epochs * -(-plan // (config.accumulate * self.world.size))
         rate = rate_at(progress.update, updates, config.optimizer) * progress.plateau.share
         noisy = is_on(progress.update, config.weight_noise_start, config.weight_noise_end)
         for options in self.optimizer.param_groups:
             options["lr"] = rate
         self.model.train()
+        self.model.listener.running = self._layers_at(progress.update)
+        if progress.update in config.growth:
+            self.moving.forget()
         self.optimizer.zero_grad(set_to_none=True)
-        tokens = sum(int(batch.lengths.sum()) + len(batch) for batch in group)
+        heard = sum(len(batch) for batch in group)
+        own = sum(int(batch.lengths.sum()) for batch in group) + heard
+        tokens, heard, left = map(int, self.world.add([own, heard, missing], self.device))
+        progress.heard, progress.left = progress.heard + heard, progress.left + left
+        if not tokens:
+            return {}
         with weight_noise(self.model, config.weight_noise if noisy else 0.0):
             found = [self._backward(batch, tokens) for batch in group]
+        self.world.add_gradients(self.model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip or float("inf"))
         if not norm.isfinite():
             raise UserError(f"{self._where(group)}: the gradient is {norm.item()}; lower train.optimizer.rate")
         self.optimizer.step()
         self.moving.take_in(self.model)
         progress.update += 1
-        progress.audio += sum(float(batch.samples.sum()) for batch in group) / self.model.config.frontend.sample_rate
-        return {
-            "loss": sum(one.speller.item() for one in found) / tokens,
-            "ctc_loss": sum(one.ctc.item() for one in found) / tokens,
-            "accuracy": sum(int(one.correct) for one in found) / tokens,
-            "rate": rate,
-            "gradient_norm": norm.item(),
-        }
+        return {**self._sums(group, found, tokens, heard), "rate": rate, "gradient_norm": norm.item()}
+
+    def _sums(self, group: list[Batch], found: list[Losses], tokens: int, heard: int) -> dict[str, float]:
+        """Figures of an update, over all ranks."""
+        rate = self.model.config.frontend.sample_rate
+        own = [
+            sum(one.speller.item() for one in found),
+            sum(one.ctc.item() for one in found),
+            sum(int(one.correct) for one in found),
+            sum(float(batch.samples.sum()) for batch in group) / rate,
+            sum(one.expected_errors.item() for one in found if one.expected_errors is not None),
+        ]
+        speller, ctc, correct, seconds, errors = self.world.add(own, self.device)
+        self.progress.audio += seconds
+        more = {"expected_errors": errors / heard} if self.mwer is not None else {}
+        return {"loss": speller / tokens, "ctc_loss": ctc / tokens, "accuracy": correct / tokens, **more}
 
     def _backward(self, batch: Batch, tokens: int) -> Losses:
         objective, update = self.config.objective, self.progress.update
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            output = self.model(batch, self.begin)
+            output = self.model(batch, self.begin, self.config.sampling.share_at(update))
+            expected = self.mwer(self.model, output.listened, batch) if self.mwer is not None else None
         found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares)
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
@@ -251,6 +308,9 @@ class Trainer:
         total = ((1 - share) * found.speller + share * found.ctc) / tokens
         if weight := objective.guide_weight_at(update):
             total = total + weight * guide(output, batch, objective.guide_width) / tokens
+        if expected is not None:
+            total = expected.loss / tokens + self.config.mwer.objective_weight * total
+            found = replace(found, expected_errors=expected.errors)
         if not total.isfinite():
             raise UserError(
                 f"{self._where([batch])}: the loss is {total.item()}; lower train.optimizer.rate or check the data"
@@ -258,36 +318,62 @@ class Trainer:
         total.backward()
         return found
 
+    def _layers_at(self, update: int) -> int:
+        return layers_at(update, self.config.growth, len(self.model.listener.layers))
+
+    def _stage(self) -> dict[str, float]:
+        """For the log, where the listener grows: the layers that run."""
+        return {"layers": self.model.listener.running} if self.config.growth else {}
+
     def _where(self, group: list[Batch]) -> str:
         ids = [id for batch in group for id in batch.ids]
         return f"update {self.progress.update + 1}, utterances {', '.join(ids)}"
 
+    def _tell(self, epoch: int, plan: int, figures: dict[str, float]) -> None:
+        """The reporter and the log, after an update; there are no figures where nothing was left to train on."""
+        if not figures or not self.world.leads:
+            return
+        self.reporter.training((epoch + self.progress.batch / plan) / self.config.epochs, epoch, figures)
+        if self.progress.update % LOG_EVERY == 0:
+            self._log_training(epoch, figures)
+
     def _log_training(self, epoch: int, figures: dict[str, float]) -> None:
         seconds = max(self.progress.seconds, 1e-9)
         more = {"seconds": seconds, "speed": self.progress.audio / seconds, "waited": self.waited}
-        self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more})
+        self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more, **self._stage()})
 
     def _validate(self) -> None:
         """Judge the weights, keep them if they are among the best, and draw the attention."""
         progress = self.progress
+        self.model.listener.running = layers = self._layers_at(progress.update - 1)  # as in the last update
         with self.moving.in_place(self.model):
             validation = self.validate()
-            write_weights(self._weights(progress.update), self.model.state_dict())
+            if self.world.leads:
+                write_weights(self._weights(progress.update), self.model.state_dict())
         found = measure(validation.weights.unsqueeze(0), *torch.tensor(validation.weights.shape).unsqueeze(1))
         figures = {"loss": validation.loss, "wer": validation.error_rate, **progress.watch.figures(found)}
-        self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, "seconds": progress.seconds})
-        picture = self.folder / "attention" / f"{progress.update:06d}.png"
-        self.log.picture(progress.update, draw_attention(validation.weights, validation.pieces, picture))
+        more = {"seconds": progress.seconds, **self._stage()}
+        self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, **more})
+        if self.world.leads:
+            picture = self.folder / "attention" / f"{progress.update:06d}.png"
+            self.log.picture(progress.update, draw_attention(validation.weights, validation.pieces, picture))
         # where everything is wrong, an empty transcript is no better than a long one: then the loss decides
         rank = (min(validation.error_rate, 1.0), validation.loss, progress.update)
+        if any(self._layers_at(update - 1) != layers for *_, update in progress.best):
+            # the listener has grown: weights that ran with fewer layers are not averaged with those of more
+            progress.best, progress.plateau = [], Plateau(progress.plateau.share)
         progress.best = sorted([*progress.best, rank])[: self.config.average]
         progress.plateau.validated(*rank[:2], self.config.optimizer)
+        if not self.world.leads:
+            return
         self.reporter.validated(progress.epoch, progress.update, validation)
         if advice := progress.watch.advice(found, progress.update, self.config.aligned_by):
             self.reporter.warned(advice)
 
     def _forget(self) -> None:
         """Remove weights that are not among the best any more; after `save`, as its last state may need them."""
+        if not self.world.leads:
+            return
         kept = {self._weights(update) for *_, update in self.progress.best}
         for path in (self.folder / "checkpoints").glob("[0-9]*.safetensors"):
             if path not in kept:
@@ -295,17 +381,6 @@ class Trainer:
 
     def _weights(self, update: int) -> Path:
         return self.folder / "checkpoints" / f"{update:06d}.safetensors"
-
-
-def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    group: list[Item] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 @contextmanager

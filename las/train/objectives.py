@@ -83,6 +83,7 @@ class Losses:
     tokens: int  # ends of sentence included
     correct: Tensor  # (), next tokens that the speller finds most likely
     pathless: list[str]  # ids of utterances with fewer listener frames than a CTC path takes; their CTC weight is 0
+    expected_errors: Tensor | None = None  # (), of words, summed over the utterances; where train.mwer is on
 
 
 def losses(output: Output, batch: Batch, end: int, smoothing: float, shares: Tensor | None = None) -> Losses:
@@ -91,15 +92,25 @@ def losses(output: Output, batch: Batch, end: int, smoothing: float, shares: Ten
     `smoothing` is the share of the target that is given to all tokens, alike or as `shares` (V,) says.
     """
     with torch.autocast(output.logits.device.type, enabled=False):
-        place = torch.arange(batch.tokens.shape[1] + 1, device=batch.tokens.device)
-        target = functional.pad(batch.tokens, (0, 1)).masked_fill(place == batch.lengths.unsqueeze(1), end)  # (B, L+1)
-        real = valid_frames(batch.lengths + 1, target.shape[1])  # (B, L+1)
+        target, real = next_tokens(batch.tokens, batch.lengths, end)  # (B, L + 1)
         logits = output.logits.float()[real]  # (tokens, V)
         target = target[real]
         speller = _cross_entropy(logits, target, smoothing, shares)
         correct = (logits.argmax(-1) == target).sum()
         ctc, pathless = _ctc(output, batch)
     return Losses(speller, ctc, len(target), correct, pathless)
+
+
+def next_tokens(tokens: Tensor, lengths: Tensor, end: int) -> tuple[Tensor, Tensor]:
+    """What comes after the begin of sentence and each token, and which of it is real: (B, L), (B,) -> (B, L + 1) each.
+
+    >>> next_tokens(torch.tensor([[7, 8], [9, 0]]), torch.tensor([2, 1]), end=3)[0]
+    tensor([[7, 8, 3],
+            [9, 3, 0]])
+    """
+    place = torch.arange(tokens.shape[1] + 1, device=tokens.device)
+    target = functional.pad(tokens, (0, 1)).masked_fill(place == lengths.unsqueeze(1), end)
+    return target, valid_frames(lengths + 1, len(place))
 
 
 def token_shares(texts: Iterable[Sequence[int]], vocabulary: int, end: int) -> Tensor:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +16,12 @@ from las.errors import UserError
 from las.model.las import LAS, Listened
 from las.search.beam import Hypothesis, SearchConfig, beam_search
 from las.search.ctc_prefix import CtcPrefixScorer
-from las.search.scorers import Scorer, SpellerScorer
+from las.search.hot_words import HotWordScorer
+from las.search.scorers import Ending, Part, SpellerScorer, internal_language_model
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 from las.transcribe.segments import cut_points
 
+NEVER = (BLANK, UNK, BOS)  # what no transcript holds
 LONGEST = 30.0  # s; longer recordings are cut into pieces
 AHEAD = 16  # batches' worth of recordings that are read before they are sorted by length
 
@@ -51,11 +52,20 @@ class Recognizer:
     The model is in evaluation mode and on its device already.
     """
 
-    def __init__(self, model: LAS, tokenizer: Tokenizer, search: SearchConfig, name: str = "model"):
+    def __init__(
+        self,
+        model: LAS,
+        tokenizer: Tokenizer,
+        search: SearchConfig,
+        name: str = "model",
+        language_models: Sequence[Callable[[int], Part]] = (),
+    ):
+        """`language_models` are asked for their part in the search of so many utterances."""
         self.model = model
         self.tokenizer = tokenizer
         self.search = search
         self.name = name
+        self.language_models = language_models
         self.rate = model.config.frontend.sample_rate  # Hz
 
     @property
@@ -72,14 +82,16 @@ class Recognizer:
         batch_seconds: float = 120.0,
         on_error: Callable[[Source, UserError], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
+        hot_words: Sequence[str] = (),
     ) -> list[Transcript]:
         """Transcripts in the order of the sources: paths, file objects, bytes, or (samples, rate) pairs.
 
         `beam` overrides the model's own beam, `best` asks for that many alternatives, `batch_seconds` bounds the
         padded audio decoded at once. A source that cannot be read raises `UserError`, or, where `on_error` is given,
         is handed to it and left out. `on_progress` is called with the seconds of audio finished each time.
+        `hot_words` are words or phrases to listen for, each written as the transcripts write it.
         """
-        return list(self.stream(sources, beam, best, batch_seconds, on_error, on_progress))
+        return list(self.stream(sources, beam, best, batch_seconds, on_error, on_progress, hot_words))
 
     def stream(
         self,
@@ -89,8 +101,10 @@ class Recognizer:
         batch_seconds: float = 120.0,
         on_error: Callable[[Source, UserError], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
+        hot_words: Sequence[str] = (),
     ) -> Iterator[Transcript]:
         """The same, handed out as they are ready, still in order."""
+        phrases = self.phrases(hot_words)
         search = replace(self.search, beam=beam or self.search.beam)
         if isinstance(sources, (str, Path)):
             sources = [sources]
@@ -99,7 +113,7 @@ class Recognizer:
             found: list[list[Hypothesis]] = [[] for _ in pieces]
             for numbers in _batches([len(piece.wave) / self.rate for piece in pieces], batch_seconds):
                 waves, samples = pad([pieces[number].wave for number in numbers])
-                for number, hypotheses in zip(numbers, self.decode(waves, samples, search, best), strict=True):
+                for number, hypotheses in zip(numbers, self.decode(waves, samples, search, best, phrases), strict=True):
                     found[number] = hypotheses
                 if on_progress is not None:
                     on_progress(float(samples.sum()) / self.rate)
@@ -107,21 +121,42 @@ class Recognizer:
                 parts = [found[place] for place, piece in enumerate(pieces) if piece.recording == number]
                 yield self._join(source, len(wave) / self.rate, parts, best)
 
-    @torch.no_grad()
-    def decode(self, waves: Tensor, samples: Tensor, search: SearchConfig, best: int = 1) -> list[list[Hypothesis]]:
-        """The best hypotheses of padded waves (B, N) with (B,) samples each."""
-        return self.spell(self.model.listen(waves.to(self.device), samples.to(self.device)), search, best)
+    def phrases(self, hot_words: Sequence[str]) -> list[list[int]]:
+        """Hot words in tokens. Raises `UserError` for one that the tokenizer cannot write."""
+        for text in hot_words:
+            if unknown := self.tokenizer.unknown(text):
+                raise UserError(f"hot word {text!r}: the model's tokens cannot write {unknown!r}")
+        return [ids for text in hot_words if (ids := self.tokenizer.encode(text))]
 
-    def spell(self, listened: Listened, search: SearchConfig, best: int = 1) -> list[list[Hypothesis]]:
+    @torch.no_grad()
+    def decode(
+        self, waves: Tensor, samples: Tensor, search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
+    ) -> list[list[Hypothesis]]:
+        """The best hypotheses of padded waves (B, N) with (B,) samples each; `phrases` are hot words in tokens."""
+        return self.spell(self.model.listen(waves.to(self.device), samples.to(self.device)), search, best, phrases)
+
+    def spell(
+        self, listened: Listened, search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
+    ) -> list[list[Hypothesis]]:
         """The best hypotheses of utterances that the listener has heard."""
-        speller = SpellerScorer(self.model.speller, self.model.remember(listened), never=(BLANK, UNK, BOS))
-        scorers: list[tuple[Scorer[Any], float]] = [(speller, 1.0)]
+        batch = len(listened.lengths)
+        speller, memory = self.model.speller, self.model.remember(listened)
+        scorer = SpellerScorer(speller, memory, NEVER, search.temperature, coverage=search.coverage > 0)
+        ending = Ending("coverage", search.coverage) if search.coverage else None
+        parts, refine = [Part("speller", scorer, 1.0, ending)], []
         if self.model.ctc is not None and search.ctc_weight > 0:
             ctc = self.model.ctc(listened.frames).float().log_softmax(-1)
-            prefixes = CtcPrefixScorer(ctc, listened.lengths, BLANK, EOS)
-            scorers = [(speller, 1 - search.ctc_weight), (prefixes, search.ctc_weight)]
+            parts = [Part("speller", scorer, 1 - search.ctc_weight, ending)]
+            refine = [Part("ctc", CtcPrefixScorer(ctc, listened.lengths, BLANK, EOS), search.ctc_weight)]
+        parts += [make(batch) for make in self.language_models]
+        if search.internal_weight:
+            parts.append(Part("internal", internal_language_model(speller, batch, NEVER), -search.internal_weight))
+        if phrases and search.hot_word_bonus:
+            hot = HotWordScorer(phrases, self.tokenizer.size, batch, self.device)
+            parts.append(Part("hot words", hot, search.hot_word_bonus))
         limits = (listened.lengths * search.longest).ceil().long()
-        return beam_search(scorers, limits, search, BOS, EOS, best)
+        least = (listened.lengths * search.shortest).floor().long()
+        return beam_search(parts, limits, search, BOS, EOS, best, least, refine)
 
     def _read_ahead(
         self, sources: Iterable[Source], seconds: float, on_error: Callable[[Source, UserError], None] | None

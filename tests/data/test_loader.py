@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -127,20 +128,29 @@ def test_skip_goes_on_in_the_middle_of_an_epoch(make):
     whole = ids(make().epoch(2))
     for skip in range(len(whole) + 1):
         assert ids(make().epoch(2, skip)) == whole[skip:]
-    assert [place for place, _ in make().batches(2, 3)] == list(range(4, len(whole) + 1))
+    assert [place for place, _ in make().batches(2, 3)] == list(range(3, len(whole)))
 
 
 def test_skip_counts_planned_batches_where_nothing_is_left_of_one(tools, make, tmp_path):
     index = write(tools, tmp_path, {3: "aXb"})
     loader = make(index, batch_utterances=1, leave_out=0.2)
     found = list(loader.batches(0))
-    assert len(found) == len(SECONDS) - 1
-    gone = [entry.id for batch in loader.plan(0) for entry in batch].index("발화/3")
-    assert [place for place, _ in found] == [place for place in range(1, len(SECONDS) + 1) if place != gone + 1]
-    for number, (place, _) in enumerate(found):
-        assert ids(make(index, batch_utterances=1, leave_out=0.2).epoch(0, place)) == [
-            batch.ids for _, batch in found[number + 1 :]
-        ]
+    [gone] = [place for place, batch in found if batch is None]
+    assert loader.plan(0)[gone][0].id == "발화/3"
+    assert [place for place, _ in found] == list(range(len(SECONDS)))
+    for skip in range(len(SECONDS)):
+        rest = make(index, batch_utterances=1, leave_out=0.2).epoch(0, skip)
+        assert ids(rest) == [batch.ids for place, batch in found if place >= skip and batch is not None]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 20])
+@pytest.mark.parametrize("skip", [0, 2])
+def test_ranks_share_an_epoch(make, ranks, skip):
+    whole = ids(make().epoch(1))[skip:]
+    shares = [list(make().batches(1, skip, rank, ranks)) for rank in range(ranks)]
+    assert sorted(place for share in shares for place, _ in share) == list(range(skip, skip + len(whole)))
+    for rank, share in enumerate(shares):
+        assert [batch.ids for _, batch in share] == whole[rank::ranks]
 
 
 def test_texts_come_without_audio(make):
@@ -170,7 +180,7 @@ def test_above_the_share_a_run_stops(tools, make, tmp_path, workers):
 def test_a_broken_recording_is_counted_and_named(tools, make, tmp_path):
     index = write(tools, tmp_path)
     entry = index.entries[4]
-    path = index.path(entry.shard)
+    path = Path(index.place(entry.shard))
     content = bytearray(path.read_bytes())
     content[entry.offset + entry.size - 1500] ^= 255  # in the audio, the sample's last member
     path.write_bytes(content)

@@ -88,7 +88,7 @@ def test_index_says_what_the_disk_holds(ten, tmp_path):
     assert list(record["shards"][0]) == ["name", "bytes", "sha256", "utterances"]
     assert list(record["utterances"][0]) == ["id", "shard", "offset", "size", "crc32", "seconds", "characters"]
     for entry in index.entries:  # the span, cut out by hand, is a tar of one sample
-        data = index.path(entry.shard).read_bytes()[entry.offset : entry.offset + entry.size]
+        data = Path(index.place(entry.shard)).read_bytes()[entry.offset : entry.offset + entry.size]
         with tarfile.open(fileobj=io.BytesIO(data)) as tar:
             audio = tar.extractfile(tar.getmembers()[2]).read()
             assert len(tar.getmembers()) == 3
@@ -105,7 +105,7 @@ def test_every_sample_is_read_back_by_index_and_by_webdataset(ten, tmp_path):
         assert (sample.id, sample.text, sample.speaker) == (utterance.id, utterance.text, utterance.speaker)
         assert sample.seconds == entry.seconds == 0.1
         assert read_text(index, entry) == utterance.text
-    rows = [row for number in range(len(index.shards)) for row in iterate(index.path(number))]
+    rows = [row for number in range(len(index.shards)) for row in iterate(index.place(number))]
     assert [row["__key__"] for row in rows] == [f"{number:08d}" for number in range(10)]
     for row, entry in zip(rows, index.entries, strict=True):
         assert json.loads(row["json"])["id"] == entry.id
@@ -119,7 +119,7 @@ def test_original_keeps_the_bytes_and_asks_for_no_rate(corpus, tmp_path):
     for utterance, entry in zip(utterances, index.entries, strict=True):
         assert read_sample(index, entry).audio_bytes == Path(utterance.audio).read_bytes()
         assert entry.seconds == pytest.approx(0.1)
-    assert [set(row) for row in iterate(index.path(0))] == [{"__key__", "__url__", "txt", "json", "ogg"}] * 2
+    assert [set(row) for row in iterate(index.place(0))] == [{"__key__", "__url__", "txt", "json", "ogg"}] * 2
 
 
 def test_flac_at_another_rate(ten, tmp_path):
@@ -166,7 +166,7 @@ def test_any_id_survives(ids, tmp_path_factory):
     again = read_index(folder / "s")
     assert [entry.id for entry in again.entries] == ids
     assert [read_sample(again, entry).id for entry in again.entries] == ids
-    assert len(list(iterate(index.path(0)))) == len(ids)
+    assert len(list(iterate(index.place(0)))) == len(ids)
 
 
 def test_odd_ids_survive(corpus, tmp_path):
@@ -294,7 +294,7 @@ def made(ten, tmp_path):
 
 
 def change(index, edit):
-    path = index.root / "index.json"
+    path = Path(index.root) / "index.json"
     record = json.loads(path.read_text("utf-8"))
     edit(record)
     path.write_text(json.dumps(record), "utf-8")
@@ -330,20 +330,20 @@ def test_damaged_index(made, edit, message):
 def test_index_that_is_not_there_or_not_json(made, tmp_path):
     with pytest.raises(UserError, match=r"nowhere/index.json: no index here; `las shard MANIFEST"):
         read_index(tmp_path / "nowhere")
-    (made.root / "index.json").write_bytes(b'{"format": 1, "sha')
+    (Path(made.root) / "index.json").write_bytes(b'{"format": 1, "sha')
     with pytest.raises(UserError, match=r"index\.json: not JSON"):
         read_index(made.root)
-    (made.root / "index.json").write_bytes(b"[]")
+    (Path(made.root) / "index.json").write_bytes(b"[]")
     with pytest.raises(UserError, match="not an index of shards"):
         read_index(made.root)
-    (made.root / "index.json").unlink()
-    (made.root / "index.json").mkdir()
+    (Path(made.root) / "index.json").unlink()
+    (Path(made.root) / "index.json").mkdir()
     with pytest.raises(UserError, match="cannot read the index: Is a directory"):
         read_index(made.root)
 
 
 def test_missing_and_shortened_shards(made):
-    path = made.path(1)
+    path = Path(made.place(1))
     path.write_bytes(path.read_bytes()[:2048])
     for check in (lambda: read_index(made.root), lambda: verify(made)):
         with pytest.raises(UserError, match=r"shard-000001.tar: 2048 bytes, but the index says"):
@@ -362,7 +362,7 @@ def test_missing_and_shortened_shards(made):
 
 
 def patch(index, entry, position, data):
-    with index.path(entry.shard).open("r+b") as file:
+    with Path(index.place(entry.shard)).open("r+b") as file:
         file.seek(entry.offset + position)
         file.write(data)
 
@@ -370,11 +370,11 @@ def patch(index, entry, position, data):
 def test_a_flipped_byte_anywhere_in_the_audio_is_found(made):
     entry = made.entries[1]
     size = len(read_sample(made, entry).audio_bytes)
-    data = bytearray(made.path(0).read_bytes())
+    data = bytearray(Path(made.place(0)).read_bytes())
     start = entry.offset + 5 * 512  # behind two small members and the audio's header
     assert data[start : start + 4] == b"fLaC"
     for position in range(start, start + size):
-        with made.path(0).open("r+b") as file:
+        with Path(made.place(0)).open("r+b") as file:
             file.seek(position)
             file.write(bytes([data[position] ^ (1 << position % 8)]))
             file.flush()
@@ -388,20 +388,20 @@ def test_a_flipped_byte_anywhere_in_the_audio_is_found(made):
 
 
 def test_a_flipped_byte_anywhere_in_the_shard_is_found_by_verify(made):
-    data = made.path(1).read_bytes()
+    data = Path(made.place(1)).read_bytes()
     for position in range(0, len(data), 97):
-        made.path(1).write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
+        Path(made.place(1)).write_bytes(data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :])
         with pytest.raises(UserError, match=r"shard-000001.tar: SHA-256 \S*, but the index says \S*: damaged"):
             verify(made)
 
 
 def test_a_flipped_byte_in_a_header_is_an_error_of_ours(made):
     entry = made.entries[0]
-    data = made.path(0).read_bytes()
+    data = Path(made.place(0)).read_bytes()
     for header in (0, 1024, 2048):
         for position in {*range(header, header + 512, 5)} - {*range(header + 148, header + 156)}:  # the sum itself
             patch(made, entry, position, bytes([data[entry.offset + position] ^ 1]))
-            with pytest.raises(UserError, match=re.escape(str(made.path(0)))):
+            with pytest.raises(UserError, match=re.escape(made.place(0))):
                 read_sample(made, entry)
             patch(made, entry, position, data[entry.offset + position : entry.offset + position + 1])
 
@@ -426,7 +426,7 @@ def test_what_lies_there_is_another_thing(made):
 
 def test_damaged_text_and_json(made):
     entry = made.entries[0]
-    data = made.path(0).read_bytes()[entry.offset : entry.offset + entry.size]
+    data = Path(made.place(0)).read_bytes()[entry.offset : entry.offset + entry.size]
     patch(made, entry, 512, b"\xff")
     for read in (read_sample, read_text):
         with pytest.raises(UserError, match="the transcript is damaged"):
@@ -442,7 +442,7 @@ def test_damaged_text_and_json(made):
 
 def test_a_text_is_read_without_the_audio(made):
     wanted = read_text(made, made.entries[0])
-    with made.path(0).open("r+b") as file:
+    with Path(made.place(0)).open("r+b") as file:
         file.truncate(1024)  # a header and a block of text
     assert read_text(made, made.entries[0]) == wanted
 
@@ -464,4 +464,4 @@ def test_an_index_of_300_000_utterances_is_read_in_3_seconds(tmp_path):
     start = time.process_time()
     index = read_index(tmp_path)
     assert time.process_time() - start < 3
-    assert index == Index(tmp_path, tuple(shards), tuple(entries))
+    assert index == Index(str(tmp_path), tuple(shards), tuple(entries))

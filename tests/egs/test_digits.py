@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def fsdd(tmp_path_factory):
 
 
 def planned(corpus, *arguments):
-    return prepare.plan(corpus, prepare.parse(list(arguments)))
+    return prepare.plan(corpus, prepare.options().parse_args(arguments))
 
 
 @pytest.fixture
@@ -264,7 +265,7 @@ def test_the_corpus_is_looked_for_in_las_corpora_then_downloaded(fsdd, tmp_path,
     for _ in range(2):
         found = prepare.find_corpus(None, tmp_path / "out", offline=False)
         assert found.place == str(tmp_path / "out/corpus/free-spoken-digit-dataset-1.0.10/recordings")
-    assert calls == [prepare.URL]  # the second time it was there
+    assert calls == [f"{prepare.MIRROR}/v1.0.10.tar.gz"]  # the second time it was there
 
 
 def test_a_missing_recording_is_named(fsdd, tmp_path):
@@ -290,3 +291,15 @@ def test_the_real_corpus(tmp_path):
     facts = json.loads((tmp_path / "corpus.json").read_text(encoding="utf-8"))
     assert facts["source"] == "FSDD"
     assert facts["test"] == {"strings": 320, "words": 1200, "seconds": 854.3}
+
+
+def test_from_the_archive_to_results(fsdd, tmp_path, mirror, run_recipe, tools):
+    address, folder = mirror
+    shutil.copytree(fsdd, tmp_path / "unpacked" / prepare.UNPACKED)
+    tools.pack(folder / "v1.0.10.tar.gz", tmp_path / "unpacked")
+    words = ("data.batch_utterances=64", "model.listener.reduce=[1]")
+    status, output, said = run_recipe("digits", *words, PREPARE=f"--train-strings 40 --mirror {address}")
+    assert status == 0, said
+    results = (output / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| test | " in results
+    assert "/ N 1200)" in results

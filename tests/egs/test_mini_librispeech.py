@@ -4,7 +4,9 @@ import gzip
 import importlib.util
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from las.data import download
 from las.data.download import unpack
 from las.data.manifest import read_manifest
 from las.errors import UserError
@@ -40,7 +43,7 @@ def load_script(path):
 prepare, prepare_lm = load_script(SCRIPT), load_script(LM_SCRIPT)
 
 
-def write_tree(root, tree, suffix=".flac"):
+def write_tree(root, tree, suffix=".flac", seconds=0.5):
     for place, texts in tree.items():
         _, speaker, chapter = place.split("/")
         folder = root / "LibriSpeech" / place
@@ -48,7 +51,7 @@ def write_tree(root, tree, suffix=".flac"):
         lines = []
         for number, text in enumerate(texts):
             id = f"{speaker}-{chapter}-{number:04d}"
-            wave = 0.1 * np.sin(0.05 * np.arange(8_000 + 1_600 * number))
+            wave = 0.1 * np.sin(0.05 * np.arange(round(16_000 * seconds) + 1_600 * number))
             options = {"format": "OGG", "subtype": "OPUS"} if suffix == ".opus" else {}
             soundfile.write(folder / f"{id}{suffix}", wave, 16_000, **options)
             lines.append(f"{id} {text}\n")
@@ -145,7 +148,7 @@ def test_else_both_archives_are_downloaded_once(corpora, tmp_path, monkeypatch):
             tar.addfile(readme, io.BytesIO())
         return folder / name
 
-    monkeypatch.setattr(prepare, "fetch", fetch)
+    monkeypatch.setattr(download, "fetch", fetch)
     for _ in range(2):
         assert prepare.main(["--output", str(tmp_path / "out")]) == 0
     addresses = [f"https://www.openslr.org/resources/31/{name}.tar.gz" for name in ("train-clean-5", "dev-clean-2")]
@@ -158,7 +161,7 @@ def test_what_is_not_published_there_is_not_downloaded(tmp_path, monkeypatch, ca
     monkeypatch.delenv("LAS_CORPORA", raising=False)
     assert prepare.main(["--output", str(tmp_path), "--train", "train-clean-360"]) == 1
     assert "no subset train-clean-360; there are train-clean-5, dev-clean-2: name" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_an_archive_that_is_no_archive(tmp_path):
@@ -169,7 +172,7 @@ def test_an_archive_that_is_no_archive(tmp_path):
 
 def test_a_folder_without_subsets(tmp_path, capsys):
     assert prepare.main(["--corpus", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 1
-    assert "nowhere: no subsets of LibriSpeech there; wanted train-clean-5/, dev-clean/" in capsys.readouterr().err
+    assert "nowhere: no subsets of LibriSpeech there; wanted train-clean-5/, dev-clean-2/" in capsys.readouterr().err
 
 
 def test_a_subset_that_is_not_there(run):
@@ -181,7 +184,7 @@ def test_a_subset_that_is_not_there(run):
 def test_audio_without_a_line(corpora, run):
     listing = corpora / LISTING
     listing.write_text(listing.read_text(encoding="utf-8").splitlines()[0] + "\n", encoding="utf-8")
-    assert run()[1].count("1 recordings without a line in their .trans.txt: 1088-134315-0001; the copy is not") == 1
+    assert run()[1].count("1 recordings without a line in .trans.txt: 1088-134315-0001; the copy is not") == 1
 
 
 def test_a_line_without_audio(corpora, run):
@@ -237,8 +240,38 @@ def test_a_recording_that_cannot_be_read(corpora, run):
 def test_nobody_is_trained_on_and_validated_with(corpora, run, tmp_path):
     write_tree(corpora, {"dev-other/19/227": ("THE OTHER",)})
     status, said = run("--valid", "dev-other")
-    assert (status, "--train and --valid share 1 speakers (19); choose" in said) == (1, True)
+    assert (status, "training and dev-other share 1 speakers (19); choose" in said) == (1, True)
     assert not (tmp_path / "out/train.jsonl").exists()
+
+
+def test_from_the_archives_to_results(tmp_path, mirror, run_recipe, tools):
+    address, folder = mirror
+    for subset, speaker in (("train-clean-5", 19), ("dev-clean-2", 84)):
+        write_tree(tmp_path / subset, {f"{subset}/{speaker}/7": ("THIS IS READ",) * 3}, seconds=1.5)
+        tools.pack(folder / f"31/{subset}.tar.gz", tmp_path / subset)
+    status, output, said = run_recipe("mini_librispeech", PREPARE=f"--train train-clean-5 --mirror {address}")
+    assert status == 0, said
+    results = (output / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| dev-clean-2 | " in results
+    assert "/ N 9)" in results
+    (output / "data/download/dev-clean-2.tar.gz").write_bytes(b"another archive")
+    shutil.rmtree(output / "data/corpus/dev-clean-2")
+    status, _, said = run_recipe("mini_librispeech", PREPARE=f"--train train-clean-5 --mirror {address}")
+    assert status == 1
+    assert "dev-clean-2.tar.gz: 15 bytes found, " in said  # the record of the first download tells
+
+
+@pytest.mark.slow
+def test_run_sh_with_programs_of_its_own(tmp_path):
+    for place in ("dev-clean/84/7", "train-clean-5/19/7"):
+        write_tree(tmp_path / "corpora", {place: ("THIS IS READ",) * 3}, seconds=1.5)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "LAS_CORPORA": str(tmp_path / "corpora"), "PATH": path}
+    words = ("train.epochs=1", "model.listener.width=8", "model.speller.width=8", "search.beam=1", "search.longest=0.2")
+    script = SCRIPT.parent / "run.sh"
+    done = subprocess.run([script, tmp_path / "out", *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "| dev-clean | " in (tmp_path / "out/RESULTS.md").read_text(encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------------ language models

@@ -1,5 +1,6 @@
 """The yesno recipe: every other recording is test, the file name is the text."""
 
+import fcntl
 import importlib.util
 import itertools
 import shutil
@@ -88,3 +89,26 @@ def test_a_missing_recording_is_counted(yesno, tmp_path, capsys):
         prepare.recordings(yesno)
     assert prepare.main(["--corpus", str(tmp_path / "nowhere"), "--output", str(tmp_path)]) == 1
     assert "nowhere: 0 recordings named like" in capsys.readouterr().err
+
+
+def test_from_the_archive_to_results(yesno, mirror, run_recipe, tools):
+    address, folder = mirror
+    for path in yesno.glob("*.wav"):  # two seconds: what eight words need in frames
+        tools.write_tone(path, int(path.stem[-1]), 2.0, 8000)
+    tools.pack(folder / "1/waves_yesno.tar.gz", yesno.parent)
+    status, output, said = run_recipe("yesno", "model.listener.convolutions=0", PREPARE=f"--mirror {address}")
+    assert status == 0, said
+    results = (output / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| test | " in results
+    assert "/ N 240)" in results
+    assert (output / "run/model/model.safetensors").exists()
+
+
+def test_a_second_run_sh_is_refused(run_recipe, tmp_path):
+    (tmp_path / "out put").mkdir()
+    with open(tmp_path / "out put/.lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        status, output, said = run_recipe("yesno")
+    assert status == 1
+    assert said == f"{output}: another run.sh is writing there; wait until it is done, or name another OUTPUT\n"
+    assert not (output / "data").exists()

@@ -4,14 +4,18 @@ import json
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 import torch
 
+from las.errors import UserError
 from las.evaluate import report
-from las.evaluate.report import COLUMNS, SetResult, append_rows, command, commit, hardware, program
+from las.evaluate.report import COLUMNS, SetResult, append_rows, command, commit, hardware, program, scored_files
 from las.evaluate.score import score
+from las.evaluate.texts import Texts, read_texts
+from las.text.alignment import ErrorCounts
 
 
 @pytest.fixture
@@ -22,23 +26,40 @@ def result():
         scored,
         {"a": "One two", "b": "three"},
         {"a": "one too", "b": "three"},
-        120.0,
+        {"a": 80.0, "b": 40.0},
         6.0,
         "digits",
         "beam 8, style basic",
+        {"a": "anna", "b": "진수"},
     )
 
 
 def test_a_result_for_people(result):
     assert result.real_time_factor == 0.05
-    assert result.summary() == "시험\tWER 33.33% (S 1 D 0 I 0 / N 3)\t2.0 min\tRTF 0.050"
+    assert result.summary().split("\t") == [
+        "시험", "WER 33.33% (S 1 D 0 I 0 / N 3)", "95% 0.00-50.00% (2 speakers)", "CER 9.09% (S 1 D 0 I 0 / N 11)",
+        "2.0 min", "RTF 0.050",
+    ]  # fmt: skip
+
+
+def test_what_is_not_known_is_left_out(result):
+    unknown = replace(result, lengths={"a": 1.0}, speakers={}, seconds=None)
+    assert (unknown.audio_seconds, unknown.real_time_factor) == (None, None)
+    assert unknown.summary().split("\t")[2:] == ["95% 0.00-50.00% (2 utterances)", "CER 9.09% (S 1 D 0 I 0 / N 11)"]
+    assert json.loads(unknown.lines().splitlines()[1]) == {"id": "b", "text": "three", "reference": "three"}
 
 
 def test_a_row_has_a_cell_for_every_column(result, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/las", "evaluate", "시험=data/a b", "--model", "x|y"])
     cells = [cell.strip() for cell in result.row().replace("\\|", "¦").strip("|").split("|")]
     assert len(cells) == len(COLUMNS)
-    assert cells[:5] == ["시험", "33.33% (S 1 D 0 I 0 / N 3)", "beam 8, style basic", "0.050", "digits"]
+    assert cells[:5] == [
+        "시험",
+        "33.33% (S 1 D 0 I 0 / N 3), 95% 0.00-50.00% (2 speakers)",
+        "beam 8, style basic",
+        "0.050",
+        "digits",
+    ]
     assert cells[5] == "`las evaluate '시험=data/a b' --model 'x¦y'`"
     assert "\n" not in result.row()
 
@@ -113,6 +134,20 @@ def test_the_hardware_is_named():
         assert hardware().startswith(f"{torch.get_num_threads()} x ")
 
 
-def test_lines_hold_both_texts_by_id(result):
-    first = json.loads(result.lines().splitlines()[0])
-    assert first == {"id": "a", "text": "one too", "reference": "One two"}
+def test_lines_are_read_back(result, tmp_path):
+    path = tmp_path / "시험.jsonl"
+    path.write_text(result.lines(), encoding="utf-8")
+    found = read_texts(path)
+    assert found == Texts(result.hypotheses, result.speakers, result.lengths, result.references)
+
+
+def test_scored_files(tmp_path):
+    (tmp_path / "r.trn").write_text("one two (anna-1)\nthree (ben-1)\n")
+    (tmp_path / "my h.jsonl").write_text('{"id": "ben-1", "text": "tree", "seconds": 2}\n')
+    paths = tmp_path / "r.trn", tmp_path / "my h.jsonl"
+    found = scored_files(*paths, "basic", allow_missing=True)
+    assert (found.name, found.model, found.missing) == ("my h", str(paths[1]), ("anna-1",))
+    assert found.score.counts == ErrorCounts(substitutions=1, deletions=2, reference=3)
+    assert (found.speakers, found.lengths) == ({"anna-1": "anna", "ben-1": "ben"}, {"ben-1": 2.0})
+    with pytest.raises(UserError, match=r"1 of 2 references have no hypothesis \(anna-1\)"):
+        scored_files(*paths, "basic", allow_missing=False)

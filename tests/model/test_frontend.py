@@ -10,7 +10,7 @@ from torch import Tensor
 
 from las.batch import Batch, pad
 from las.errors import UserError
-from las.model.frontend import Frontend, FrontendConfig, SpecAugment, SpecAugmentConfig, frame_count
+from las.model.frontend import Frontend, FrontendConfig, SpecAugment, SpecAugmentConfig, frame_count, warp_time
 
 SMALL = FrontendConfig(sample_rate=8000, window=0.025, hop=0.010, mel_bins=12, low=50.0)  # 200 and 80 samples
 
@@ -225,9 +225,125 @@ def test_no_masks_outside_of_training_or_where_none_are_asked_for():
     assert torch.equal(nothing(features, torch.tensor([9, 4])), features)
 
 
+def test_adaptive_masks_are_as_many_and_as_wide_as_the_utterance_allows():
+    """One mask for every 20 frames, each of one frame at most in 20: what is hidden tells both."""
+    config = SpecAugmentConfig(frequency_masks=0, time_masks=4, time_masks_per_frame=0.05, time_share=0.05)
+    hidden = hidden_by(config).all(2)
+    most: dict[int, int] = {}
+    for row, frames in zip(hidden.tolist(), FRAMES.tolist(), strict=True):
+        assert not any(row[frames:])
+        most[frames] = max(most.get(frames, 0), sum(row))
+        assert all(run <= min(4, frames // 20) ** 2 for run in runs(row))
+    assert most[98] in (14, 15, 16)  # four masks of at most four frames
+    assert most[57] == 4  # two of two
+    assert most[5] == most[1] == 0
+
+
+def test_the_number_of_adaptive_masks_has_a_limit():
+    config = SpecAugmentConfig(frequency_masks=0, time_masks=3, time_masks_per_frame=1.0, time_width=1, time_share=1.0)
+    hidden = hidden_by(config).all(2)
+    counts = {frames: set(hidden[frames == FRAMES].sum(1).tolist()) for frames in (98, 57, 5, 1)}
+    assert counts == {98: {0, 1, 2, 3}, 57: {0, 1, 2, 3}, 5: {0, 1, 2, 3}, 1: {0, 1}}
+
+
+def test_adaptive_masks_up_to_their_limit_are_a_fixed_number():
+    """All utterances but the shortest two reach it, and those are too short for a mask anyway."""
+    fixed = SpecAugmentConfig(time_masks=3, time_share=0.1)
+    assert torch.equal(hidden_by(fixed), hidden_by(replace(fixed, time_masks_per_frame=1.0)))
+
+
+def ramp(furthest: int, frames: Tensor = FRAMES, time: int = 110) -> Tensor:
+    """Where each place comes from, (B, T): features that are their frame's number, warped."""
+    torch.manual_seed(0)
+    features = torch.arange(time, dtype=torch.float64).expand(len(frames), time)
+    features = features.masked_fill(torch.arange(time) >= frames.unsqueeze(1), 0.0)
+    return warp_time(features.unsqueeze(2).expand(-1, -1, 3), frames, furthest)[..., 0]
+
+
+@pytest.mark.parametrize("furthest", [1, 5, 28])
+def test_a_warped_ramp_rises_from_end_to_end_with_one_bend(furthest):
+    bends = set()
+    for row, frames in zip(ramp(furthest), FRAMES.tolist(), strict=True):
+        assert not row[frames:].any()  # padding stays
+        row = row[:frames]
+        if frames <= 2 * furthest:
+            assert row.tolist() == list(range(frames))
+            continue
+        assert row[0] == 0
+        assert row[-1] == frames - 1  # both to the bit
+        steps = row.diff()
+        assert (steps > 0).all()
+        steps = steps.round(decimals=3)
+        moved = int((steps == steps[0]).cumprod(0).sum())  # the place of the bend
+        assert len(set(steps[moved + 1 :].tolist())) <= 1
+        bends.add((frames, round(float(row[moved])), moved))
+    starts = {start for frames, start, moved in bends if frames == 98 and start != moved}
+    assert min(starts) >= furthest
+    assert max(starts) < 98 - furthest
+    ways = {moved - start for frames, start, moved in bends if frames == 98 and moved < 97}
+    assert {-furthest, furthest} <= ways <= set(range(-furthest, furthest + 1))
+
+
+@pytest.mark.parametrize(
+    ("chance", "expected"),
+    [
+        ((0.5, 0.0), [0, 2, 4, 4 + 4 / 6, 4 + 8 / 6, 6, 6 + 4 / 6, 6 + 8 / 6, 8]),  # frame 4 moves to 2
+        ((0.5, 0.5), [0, 1, 2, 3, 4, 5, 6, 7, 8]),  # it stays
+        ((0.5, 0.99), [0, 4 / 6, 8 / 6, 2, 2 + 4 / 6, 2 + 8 / 6, 4, 6, 8]),  # to 6
+        ((0.0, 0.0), [0, *(2 + step * 6 / 7 for step in range(8))]),  # frame 2 to 1: the first stays before it
+    ],
+)
+def test_a_warp_that_one_can_work_out(monkeypatch, chance, expected):
+    monkeypatch.setattr(torch, "rand", lambda *size, device: torch.tensor(chance).view(2, 1, 1))
+    found = ramp(2, torch.tensor([9]), 12)[0].tolist()
+    assert found == pytest.approx([*expected, 0, 0, 0], abs=1e-6)
+
+
+def test_a_warp_does_not_see_the_padding():
+    features, frames = torch.randn(4, 60, 5), torch.tensor([60, 41, 10, 1])
+    found = []
+    for longer, filling in ((0, 0.0), (40, 0.0), (40, 1e6)):
+        torch.manual_seed(1)
+        padded = torch.nn.functional.pad(features, (0, 0, 0, longer))
+        padded = padded.masked_fill((torch.arange(60 + longer) >= frames.unsqueeze(1)).unsqueeze(2), filling)
+        found.append(warp_time(padded, frames, 4))
+    for row, count in enumerate(frames.tolist()):
+        assert torch.equal(found[0][row, :count], found[1][row, :count])
+        assert torch.equal(found[0][row, :count], found[2][row, :count])
+        assert (found[2][row, count:] == 1e6).all()
+    assert not torch.equal(found[0][0], features[0])
+    assert torch.equal(found[0][3, :1], features[3, :1])
+
+
+def test_time_is_warped_in_training_alone_and_by_the_seed():
+    features, frames = torch.randn(2, 30, 4), torch.tensor([30, 30])
+    warping = SpecAugment(SpecAugmentConfig(frequency_masks=0, time_masks=0, time_warp=5))
+    torch.manual_seed(0)
+    first, other = warping(features, frames), warping(features, frames)
+    torch.manual_seed(0)
+    assert torch.equal(warping(features, frames), first)
+    assert not torch.equal(first, other)
+    assert first.shape == features.shape
+    assert warping.eval()(features, frames) is features
+
+
+def test_without_a_warp_nothing_is_drawn_for_it():
+    torch.manual_seed(0)
+    SpecAugment(SpecAugmentConfig(frequency_masks=0, time_masks=0, time_warp=0))(torch.randn(2, 30, 4), FRAMES[:2])
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    torch.randn(2, 30, 4)
+    assert torch.equal(after, torch.rand(1))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"time_masks": -1}, "must be 0 or more"), ({"time_share": 1.5}, "time_share 1.5 must lie between 0 and 1")],
+    [
+        ({"time_masks": -1}, "masks, widths and time_warp must be 0 or more"),
+        ({"time_warp": -1}, "masks, widths and time_warp must be 0 or more"),
+        ({"time_share": 1.5}, "time_share 1.5 must lie between 0 and 1"),
+        ({"time_masks_per_frame": 4.0}, "time_masks_per_frame 4.0 must lie between 0 and 1, such as 0.04"),
+    ],
 )
 def test_masks_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(UserError, match=message):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from las.errors import UserError
-from las.model.listener import ConvolutionalFront, Listener, ListenerConfig, concatenate
+from las.model.listener import ConvolutionalFront, Listener, ListenerConfig, concatenate, pool
 from las.model.masking import valid_frames
 
 CONFIGS = [
@@ -74,6 +74,27 @@ def test_convolutions_see_zeros_past_the_end():
         assert (together[row, int(frames[row]) :] == 0).all()
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_dropout_sets_a_share_of_what_each_layer_says_to_zero(cell):
+    """Between the layers and behind the last; the rest is made louder by as much. The features are left whole."""
+    torch.manual_seed(0)
+    listener = Listener(ListenerConfig(width=32, reduce=(1, 2, 1), dropout=0.3, cell=cell), 5)
+    said, dropped, read = [], [], []
+    for layer in listener.layers:
+        layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        layer.register_forward_hook(lambda _, inputs, output: said.append(output))
+    listener.dropout.register_forward_hook(lambda _, inputs, output: dropped.append((inputs[0], output)))
+    features, frames = torch.randn(4, 50, 5), torch.full((4,), 50)
+    listened, _ = listener(features, frames)
+    assert torch.equal(read[0], features)
+    assert len(dropped) == len(said) == 3
+    for (before, after), layer, above in zip(dropped, said, (read[1].view(4, 50, 64), read[2], listened), strict=True):
+        assert torch.equal(before, layer)
+        assert torch.equal(after, above)
+        assert torch.allclose(after, torch.where(after == 0, 0.0, before / 0.7))
+        assert (after == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
 def test_dropout_in_training_only_and_padding_stays_zero():
     listener = Listener(ListenerConfig(width=8, dropout=0.5), 5)
     features, lengths = torch.randn(2, 12, 5), torch.tensor([12, 12])
@@ -84,6 +105,41 @@ def test_dropout_in_training_only_and_padding_stays_zero():
     assert (shorter[1, 1:] == 0).all()
     listener.eval()
     assert torch.equal(listener(features, lengths)[0], listener(features, lengths)[0])
+
+
+@pytest.mark.parametrize("running", [2, 3, 4])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_listener_that_is_not_grown_gives_as_many_frames_and_knows_no_neighbours(running, cell):
+    config = ListenerConfig(width=2, reduce=(1, 2, 3, 2), cell=cell)
+    listener = Listener(config, 5).double().eval()
+    listener.running = running
+    lengths = torch.arange(1, 30)
+    features = torch.randn(29, 29, 5, dtype=torch.float64) * valid_frames(lengths, 29).unsqueeze(2)
+    with torch.no_grad():
+        together, frames = listener(features, lengths)
+        assert frames.tolist() == [config.frames_out(time) for time in range(1, 30)]
+        for time in range(1, 30):
+            alone, count = listener(features[time - 1 : time, :time], torch.tensor([time]))
+            torch.testing.assert_close(together[time - 1, :count], alone[0], rtol=0, atol=1e-9)
+            assert (together[time - 1, count:] == 0).all()
+
+
+@pytest.mark.parametrize(("running", "learns"), [(2, "1001"), (3, "1101"), (4, "1111")])
+def test_the_lowest_layers_and_the_top_one_run(running, learns):
+    listener = Listener(ListenerConfig(width=2, reduce=(2, 2, 2, 2)), 5)
+    before = listener.state_dict().keys()
+    listener.running = running
+    listener(torch.randn(2, 40, 5), torch.tensor([40, 40]))[0].sum().backward()
+    got = ["1" if all(value.grad is not None for value in layer.parameters()) else "0" for layer in listener.layers]
+    assert "".join(got) == learns
+    assert listener.state_dict().keys() == before
+
+
+def test_a_layer_that_waits_takes_the_greatest_of_the_frames_it_would_join():
+    features = torch.tensor([[[1.0, -4], [3, -2], [5, 6]], [[-7, 8], [0, 0], [0, 0]]])
+    pooled, frames = pool(features, torch.tensor([3, 1]), 2)
+    assert pooled.tolist() == [[[3, -2], [5, 6]], [[0, 8], [0, 0]]]  # the zero frame of a tail counts
+    assert frames.tolist() == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -223,12 +223,153 @@ def test_dropout_is_drawn_for_what_is_used():
     assert len(drawn) == 1 + 2 * TOKENS.shape[1] + 1
 
 
+def test_dropout_sets_its_share_to_zero_and_the_rest_is_louder():
+    speller, memory = speller_and_memory(replace(CONFIG, layers=3, dropout=0.25, width=400))
+    seen = []
+    speller.dropout.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    speller.train()(TOKENS, memory)
+    assert {before.shape[-1] for before, _ in seen} == {3, 400}  # embeddings, and all that is as wide as the layers
+    before, after = (torch.cat([pair[part].flatten() for pair in seen]) for part in (0, 1))
+    torch.testing.assert_close(after, torch.where(after == 0, 0.0, before / 0.75))
+    assert (after == 0).double().mean().item() == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_torchs_rnn_drops_between_its_layers(layers, cell):
+    """With the other dropouts silenced only what passes from layer to layer is left to chance."""
+    speller, memory = speller_and_memory(replace(CONFIG, input_feeding=False, cell=cell, layers=layers))
+    speller.train().dropout.p = 0.0
+    assert torch.equal(speller(TOKENS, memory)[0], speller(TOKENS, memory)[0]) == (layers == 1)
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_gradients_reach_every_weight(decoder):
     speller, memory = speller_and_memory(DECODERS[decoder])
     speller(TOKENS, speller.remember(memory.frames, memory.hidden.squeeze(1) == 0))[0].square().sum().backward()
     unmoved = [name for name, weight in speller.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert [name for name in unmoved if not name.endswith("key.bias")] == []
+
+
+# -------------------------------------------------------------------------------------------------- scheduled sampling
+
+
+def certain(speller: Speller) -> Speller:
+    """The same, as good as sure of every next token: what it draws is what is most likely."""
+    speller.output.weight.data *= 1e6
+    speller.output.bias.data *= 1e6
+    return speller
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_speller_that_always_reads_itself_reads_what_it_says(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
+    certain(speller)
+    state, token, own = speller.start(memory), TOKENS[:, :1], []
+    for _ in range(TOKENS.shape[1]):
+        own.append(token)
+        logits, state = speller.step(token, state, memory)
+        token = logits.argmax(-1)
+    said = torch.cat(own, 1)
+    assert not torch.equal(said, TOKENS)
+    for ours, theirs in zip(speller(TOKENS, memory, sampled=1.0), speller(said, memory), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("decoder", ["fed lstm, content", "unfed, additive, lstm, 1 layers", "initial, gru, 2 layers"])
+def test_drawn_tokens_come_as_often_as_the_speller_says(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
+    speller.output.weight.zero_()
+    shares = torch.tensor([0, 0.5, 0, 0.3, 0, 0.2, 0, 0], dtype=torch.float64)
+    speller.output.bias.copy_(shares.log())
+    read = reading(speller)
+    tokens = torch.full((3, 2000), 7)
+    speller(tokens, memory, sampled=0.25)
+    found = torch.cat(read, 1)
+    assert found.shape == tokens.shape
+    assert (found[:, 0] == 7).all()  # the begin of the sentence stays
+    drawn = found[found != 7]
+    assert len(drawn) / 6000 == pytest.approx(0.25, abs=0.02)  # deviation .0056
+    torch.testing.assert_close(drawn.bincount(minlength=8) / len(drawn), shares.float(), rtol=0, atol=0.04)
+    assert len({tuple(row) for row in (found != 7).tolist()}) == 3  # each row by itself
+
+
+def reading(speller: Speller) -> list[Tensor]:
+    """The tokens that are read from now on, step by step."""
+    read: list[Tensor] = []
+    speller.embedding.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    return read
+
+
+@torch.no_grad()
+def test_a_long_utterance_is_sampled_in_step_with_its_tokens():
+    """What is read at a step is drawn from the step before it: with logits that name the place, one sees which."""
+    speller, memory = speller_and_memory(replace(CONFIG, context="initial"))
+    place = iter(range(100))
+    speller._distribution = lambda outputs, contexts: torch.eye(8)[next(place) % 8].mul(1e6).expand(3, 1, 8)
+    read = reading(speller)
+    speller(TOKENS, memory, sampled=1.0)
+    assert torch.cat(read, 1).tolist() == [[2, 0, 1, 2, 3]] * 3
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_nothing_is_drawn_where_nothing_is_sampled(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
+    before = torch.get_rng_state()
+    for ours, theirs in zip(speller(TOKENS, memory, sampled=0.0), speller(TOKENS, memory), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_gradients_pass_through_sampled_steps_as_through_the_tokens_read(decoder):
+    """Not through the choice: the gradient is that of the same tokens read from a transcript."""
+    speller, memory = speller_and_memory(DECODERS[decoder])
+    valid = memory.hidden.squeeze(1) == 0
+    read = reading(speller)
+    gradients = []
+    for sampled in (0.7, 0.0):
+        tokens = TOKENS if sampled else torch.cat(read, 1)
+        speller.zero_grad()
+        speller(tokens, speller.remember(memory.frames, valid), sampled)[0].square().sum().backward()
+        gradients.append({name: weight.grad for name, weight in speller.named_parameters()})
+    assert not torch.equal(tokens, TOKENS)
+    for name, ours in gradients[0].items():
+        torch.testing.assert_close(ours, gradients[1][name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_the_seed_decides_what_is_drawn_and_dropout_works_beside_it():
+    speller, memory = speller_and_memory(replace(CONFIG, dropout=0.2))
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        found.append(speller.train()(TOKENS, memory, sampled=0.5)[0])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize(
+    "decoder", ["fed lstm, location", "unfed, additive, lstm, 1 layers", "every_step, gru, 2 layers"]
+)
+def test_sampling_trains_in_bfloat16(decoder):
+    speller, memory = speller_and_memory(DECODERS[decoder])
+    speller = speller.float().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        memory = speller.remember(memory.frames.float(), memory.hidden.squeeze(1) == 0)
+        logits, _ = speller(TOKENS, memory, sampled=0.5)
+    logits.float().square().sum().backward()
+    unmoved = [name for name, weight in speller.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert [name for name in unmoved if not name.endswith("key.bias")] == []
+
+
+@torch.no_grad()
+def test_logits_that_are_not_numbers_come_out_as_such():
+    """So that the loss can say which utterances they are of."""
+    speller, memory = speller_and_memory()
+    speller.output.bias[0] = float("nan")
+    assert speller(TOKENS, memory, sampled=1.0)[0].isnan().any()
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import NEVER, Found, Score, Tokens, reference_search
 from torch import Tensor
 
 from las.errors import UserError
@@ -17,36 +18,9 @@ from las.model.masking import valid_frames
 from las.model.speller import Speller, SpellerConfig
 from las.search.beam import Hypothesis, SearchConfig, beam_search
 from las.search.ctc_prefix import CtcPrefixScorer
-from las.search.scorers import SpellerScorer
+from las.search.scorers import Ending, Part, SpellerScorer
 
-Tokens = tuple[int, ...]
-Score = Callable[[Tokens], list[float]]  # tokens so far -> log-probability of each next token
-NEVER = -math.inf
 BEGIN = 0
-
-
-def reference_search(
-    score: Score, limit: int, beams: int, exponent: float, end: int, best: int
-) -> list[tuple[Tokens, float, float, bool]]:
-    """Beam search of one utterance as las/search/beam.py defines it: tokens, score, log-probability, complete."""
-    living: list[tuple[Tokens, float]] = [((), 0.0)]
-    ended: list[tuple[Tokens, float, float, bool]] = []
-    for length in range(limit + 1):
-        continuations = [
-            ((*tokens, token), total + log_probability)
-            for tokens, total in living  # the earlier parent first
-            for token, log_probability in enumerate(score(tokens))  # then the smaller token
-            if log_probability > NEVER and (token == end or length < limit)
-        ]
-        continuations.sort(key=lambda one: -one[1])  # stable: equals stay in order
-        living = []
-        for tokens, total in continuations[:beams]:
-            if tokens[-1] == end:
-                ended.append((tokens[:-1], total / (length + 1) ** exponent, total, length < limit))
-            else:
-                living.append((tokens, total))
-    ended.sort(key=lambda one: -one[1])
-    return ended[:best]
 
 
 def every_transcript(score: Score, limit: int, exponent: float, end: int) -> list[tuple[Tokens, float]]:
@@ -66,6 +40,7 @@ class Prefixes:
     """A scorer that remembers every beam's whole past, and looks up each utterance's own scores for it."""
 
     scores: list[Score]
+    ends: Callable[[Tokens], float] = len  # what `finish` says of a transcript
     steps: int = 0
 
     def start(self) -> tuple[list[int], list[list[Tokens | None]]]:
@@ -86,12 +61,29 @@ class Prefixes:
         chosen = zip(utterances.tolist(), parents.tolist(), strict=True)
         return [numbers[row] for row in utterances.tolist()], [[pasts[row][one] for one in own] for row, own in chosen]
 
+    def finish(self, state: tuple) -> Tensor:
+        return torch.tensor([[self.ends(past) for past in row] for row in state[1]], dtype=torch.float64)
+
+
+@dataclass
+class PrefixCandidates(Prefixes):
+    """The same for candidates alone; an utterance whose scores are NaN for the others shows that they are not read."""
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.scores[0](()))
+
+    def step(self, tokens: Tensor, candidates: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        scores, state = super().step(tokens, state)
+        return scores.gather(2, candidates), state
+
 
 def search(
     scores: list[Score], limits: list[int], end: int, beams: int = 1, exponent: float = 0.0, best: int = 1
 ) -> list[list[Hypothesis]]:
     config = SearchConfig(beam=beams, length_exponent=exponent)
-    return beam_search([(Prefixes(scores), 1.0)], torch.tensor(limits, dtype=torch.int64), config, BEGIN, end, best)
+    parts = [Part("table", Prefixes(scores), 1.0)]
+    return beam_search(parts, torch.tensor(limits, dtype=torch.int64), config, BEGIN, end, best)
 
 
 def by_table(table: dict[str, dict[str, float]]) -> Score:
@@ -155,9 +147,8 @@ def test_at_the_limit_only_the_end_is_allowed():
         return [-5.0, -0.5]
 
     for limit in range(4):
-        assert search([score], [limit], end=0) == [
-            [Hypothesis((1,) * limit, -5 - 0.5 * limit, -5 - 0.5 * limit, complete=False)]
-        ]
+        total = -5 - 0.5 * limit
+        assert search([score], [limit], end=0) == [[Hypothesis((1,) * limit, total, total, False, {"table": total})]]
 
 
 def test_equal_scores_the_earlier_parent_then_the_smaller_token():
@@ -197,7 +188,7 @@ def test_what_a_dead_beam_scores_does_not_matter():
 
 def test_search_stops_when_no_beam_can_win_any_more():
     scorer = Prefixes([lambda tokens: [-0.1, -5.0, -5.0]])
-    beam_search([(scorer, 1.0)], torch.tensor([50]), SearchConfig(beam=3, length_exponent=0.0), BEGIN, 0)
+    beam_search([Part("table", scorer, 1.0)], torch.tensor([50]), SearchConfig(beam=3, length_exponent=0.0), BEGIN, 0)
     assert scorer.steps == 1
 
 
@@ -218,95 +209,159 @@ def test_settings_that_make_no_sense_are_refused(values, message):
 # Random tables
 
 
+def row_of(table: list[list[float]]) -> Score:
+    """Scores from a table whose row the past picks."""
+    return lambda tokens: table[sum((place + 3) * (token + 1) ** 2 for place, token in enumerate(tokens)) % len(table)]
+
+
+def coverage_of(tokens: Tokens) -> float:
+    """Something to say at the end, never above 0."""
+    return -0.37 * ((sum(tokens) + len(tokens)) % 5)
+
+
 @dataclass(frozen=True)
 class Case:
-    """Random log-probabilities of some utterances, and how to search them."""
+    """Random scores of some utterances by some parts, and how to search them."""
 
-    tables: list[list[list[float]]]  # utterance -> row, which the past picks -> log-probabilities
+    config: SearchConfig
+    # part -> utterance -> row -> scores; the last one of a candidate scorer
+    tables: list[list[list[list[float]]]] = field(repr=False)
+    weights: list[float]
     limits: list[int]
-    beams: int
-    exponent: float
+    least: list[int]
     end: int
     best: int
+    ending: float  # weight of what the first part says at the end
+    refine: bool  # whether there is a candidate scorer
 
-    def scores(self) -> list[Score]:
-        def of(table: list[list[float]]) -> Score:
-            return lambda tokens: table[sum((place + 3) * (token + 1) ** 2 for place, token in enumerate(tokens)) % 23]
+    def search(self, rows: list[int] | None = None) -> list[list[Hypothesis]]:
+        """Those utterances together, all of them unless told."""
+        rows = list(range(len(self.limits))) if rows is None else rows
+        scores = [[row_of(table[row]) for row in rows] for table in self.tables]
+        parts = [
+            Part(f"part {number}", Prefixes(own, coverage_of), weight)
+            for number, (own, weight) in enumerate(zip(scores[:-1], self.weights, strict=False))
+        ]
+        if self.ending:
+            parts[0] = replace(parts[0], ending=Ending("coverage", self.ending))
+        refine = [Part("refine", PrefixCandidates(scores[-1]), self.weights[-1])] if self.refine else []
+        limits, least = (torch.tensor([all_[row] for row in rows]) for all_ in (self.limits, self.least))
+        return beam_search(parts, limits, self.config, BEGIN, self.end, self.best, least, refine)
 
-        return [of(table) for table in self.tables]
+    def reference(self, row: int) -> list[Found]:
+        scored = [(row_of(table[row]), weight) for table, weight in zip(self.tables, self.weights, strict=True)]
+        return reference_search(
+            scored[:-1], self.limits[row], self.config, self.end, self.best, min(self.least[row], self.limits[row]),
+            scored[-1:] if self.refine else (), lambda tokens: self.ending * coverage_of(tokens),
+        )  # fmt: skip
+
+
+KINDS = ("smooth", "steps", "halves", "holes")
 
 
 @st.composite
-def cases(draw: st.DrawFn, most_tokens: int = 6, most_limit: int = 7) -> Case:
+def tables_of(draw: st.DrawFn, batch: int, vocabulary: int) -> list[list[list[float]]]:
+    """Of each utterance 23 rows of log-probabilities."""
     generator = torch.manual_seed(draw(st.integers(0, 2**32)))
-    batch, vocabulary = draw(st.integers(1, 7)), draw(st.integers(1, most_tokens))
-    kind = draw(st.sampled_from(["smooth", "steps", "halves", "holes"]))
-    tables = torch.randn(batch, 23, vocabulary, generator=generator, dtype=torch.float64) * draw(
-        st.sampled_from([0.3, 2.0])
-    )
-    tables = tables.log_softmax(-1)
+    kind = draw(st.sampled_from(KINDS))
+    scale = draw(st.sampled_from([0.3, 2.0]))
+    tables = (scale * torch.randn(batch, 23, vocabulary, generator=generator, dtype=torch.float64)).log_softmax(-1)
     if kind == "steps":  # many ties
         tables = (tables * 2).round() / 2
     elif kind == "halves":  # ties everywhere
         tables = torch.where(tables < tables.mean(), -1.0, -0.5).double()
     elif kind == "holes":
         tables = tables.masked_fill(torch.rand(tables.shape, generator=generator) < 0.3, NEVER)
-    return Case(
-        tables.tolist(),
-        draw(st.lists(st.integers(0, most_limit), min_size=batch, max_size=batch)),
-        draw(st.integers(1, 8)),
-        draw(st.sampled_from([0.0, 0.5, 0.6, 1.0, 1.7])),
-        draw(st.integers(0, vocabulary - 1)),
-        draw(st.integers(1, 4)),
+    return tables.tolist()
+
+
+@st.composite
+def cases(draw: st.DrawFn, most_tokens: int = 6, most_limit: int = 7, plain: bool = False) -> Case:
+    batch, vocabulary = draw(st.integers(1, 7)), draw(st.integers(1, most_tokens))
+    count = 1 if plain else draw(st.integers(1, 3))
+    tables = [draw(tables_of(batch, vocabulary)) for _ in range(count + 1)]
+    weights = [1.0] if plain else [draw(st.sampled_from([1.0, 0.5, 0.7]))]
+    weights += [draw(st.sampled_from([0.25, 0.5, -0.25, -0.3])) for _ in range(count - 1)]
+    config = SearchConfig(
+        beam=draw(st.integers(1, 8)),
+        length_exponent=draw(st.sampled_from([0.0, 0.5, 0.6, 1.0, 1.7])),
     )
+    if not plain:
+        config = replace(
+            config,
+            ctc_candidates=draw(st.integers(1, 6)),
+            token_reward=draw(st.sampled_from([0.0, 0.0, 0.25, 1.0, -0.3])),
+            end_threshold=draw(st.sampled_from([0.0, 0.0, 1.0, 1.5])),
+            no_repeat=draw(st.sampled_from([0, 0, 1, 2, 3])),
+            patience=draw(st.sampled_from([0.0, 0.0, 0.5, 1.0])),
+        )
+    some = st.lists(st.integers(0, most_limit), min_size=batch, max_size=batch)
+    return Case(
+        config, tables, [*weights, 0.5], draw(some), [0] * batch if plain else [one // 2 for one in draw(some)],
+        draw(st.integers(0, vocabulary - 1)), draw(st.integers(1, 4)),
+        0.0 if plain else draw(st.sampled_from([0.0, 0.5])), False if plain else draw(st.booleans()),
+    )  # fmt: skip
 
 
 QUICK = settings(max_examples=120, deadline=None, derandomize=True)
 
 
-def assert_same(ours: list[Hypothesis], theirs: list[tuple[Tokens, float, float, bool]]) -> None:
-    assert [(one.tokens, one.complete) for one in ours] == [(tokens, complete) for tokens, _, _, complete in theirs]
-    for one, (_, score, total, _) in zip(ours, theirs, strict=True):
-        assert one.score == pytest.approx(score, abs=1e-9)
-        assert one.log_probability == pytest.approx(total, abs=1e-9)
+def assert_same(ours: list[Hypothesis], theirs: list[Found]) -> None:
+    assert [(one.tokens, one.complete) for one in ours] == [(one.tokens, one.complete) for one in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-9)
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-9)
+
+
+@settings(QUICK, max_examples=250)
+@given(cases())
+def test_equals_the_slow_search_over_lists(case):
+    for row, ours in enumerate(case.search()):
+        assert_same(ours, case.reference(row))
 
 
 @QUICK
 @given(cases())
-def test_equals_the_slow_search_over_lists(case):
-    found = search(case.scores(), case.limits, case.end, case.beams, case.exponent, case.best)
-    for ours, score, limit in zip(found, case.scores(), case.limits, strict=True):
-        assert_same(ours, reference_search(score, limit, case.beams, case.exponent, case.end, case.best))
+def test_the_parts_scores_add_up(case):
+    names = [f"part {number}" for number in range(len(case.tables) - 1)] + ["refine"] * case.refine
+    weights = case.weights if case.refine else case.weights[:-1]
+    for hypotheses in case.search():
+        for one in hypotheses:
+            ending = one.scores.get("coverage", 0.0)
+            assert list(one.scores) == names + ["coverage"] * bool(case.ending)
+            total = sum(weight * one.scores[name] for name, weight in zip(names, weights, strict=True))
+            total += case.config.token_reward * len(one.tokens)
+            assert one.log_probability == pytest.approx(total, abs=1e-9)
+            length = (len(one.tokens) + 1) ** case.config.length_exponent
+            assert one.score == pytest.approx(total / length + case.ending * ending, abs=1e-9)
 
 
 @QUICK
 @given(cases())
 def test_a_result_does_not_depend_on_neighbours(case):
-    together = search(case.scores(), case.limits, case.end, case.beams, case.exponent, case.best)
-    for ours, score, limit in zip(together, case.scores(), case.limits, strict=True):
-        assert [ours] == search([score], [limit], case.end, case.beams, case.exponent, case.best)
+    for row, ours in enumerate(case.search()):
+        assert [ours] == case.search([row])
 
 
 @QUICK
-@given(cases())
+@given(cases(plain=True))
 def test_one_beam_is_greedy(case):
-    for score, limit in zip(case.scores(), case.limits, strict=True):
+    case = replace(case, config=replace(case.config, beam=1))
+    for row, (found, limit) in enumerate(zip(case.search(), case.limits, strict=True)):
         tokens: Tokens = ()
-        while len(tokens) < limit and (row := score(tokens)).index(max(row)) != case.end and max(row) > NEVER:
-            tokens = (*tokens, row.index(max(row)))
-        found = search([score], [limit], case.end, 1, case.exponent, case.best)[0]
-        if score(tokens)[case.end] > NEVER:
-            assert [one.tokens for one in found] == [tokens]
-        else:
-            assert found == []
+        score = row_of(case.tables[0][row])
+        while len(tokens) < limit and (one := score(tokens)).index(max(one)) != case.end and max(one) > NEVER:
+            tokens = (*tokens, one.index(max(one)))
+        assert [one.tokens for one in found] == ([tokens] if score(tokens)[case.end] > NEVER else [])
 
 
 @settings(QUICK, max_examples=40)
-@given(cases(most_tokens=3, most_limit=3))
+@given(cases(most_tokens=3, most_limit=3, plain=True))
 def test_a_beam_as_wide_as_all_transcripts_finds_the_best_of_all(case):
-    found = search(case.scores(), case.limits, case.end, 3**4, case.exponent, case.best)
-    for ours, score, limit in zip(found, case.scores(), case.limits, strict=True):
-        everything = every_transcript(score, limit, case.exponent, case.end)
+    case = replace(case, config=replace(case.config, beam=3**4))
+    exponent = case.config.length_exponent
+    for row, (ours, limit) in enumerate(zip(case.search(), case.limits, strict=True)):
+        everything = every_transcript(row_of(case.tables[0][row]), limit, exponent, case.end)
         assert [one.score for one in ours] == pytest.approx([value for _, value in everything[: case.best]], abs=1e-9)
         assert {one.tokens: pytest.approx(one.score, abs=1e-9) for one in ours}.items() <= dict(everything).items()
 
@@ -353,8 +408,8 @@ def ctc_alone(log_probabilities: Tensor) -> Score:
 @torch.no_grad()
 @pytest.mark.parametrize("beams", [1, 2, 5, 8])
 @pytest.mark.parametrize("kind", ["content", "location"])
-@pytest.mark.parametrize("longest", [0.5, 1.0, 2.0])
-def test_speller_and_ctc_together_equal_the_slow_search(beams, kind, longest):
+@pytest.mark.parametrize(("longest", "candidates"), [(0.5, 7), (1.0, 2), (2.0, 1), (2.0, 7)])
+def test_speller_and_ctc_together_equal_the_slow_search(beams, kind, longest, candidates):
     torch.manual_seed(beams)
     attention = CONFIGS[kind](kind, 4)
     speller = Speller(SpellerConfig(width=5, embedding=3, layers=2, attention=attention), 6, VOCABULARY)
@@ -365,19 +420,17 @@ def test_speller_and_ctc_together_equal_the_slow_search(beams, kind, longest):
     frames = torch.randn(4, 4, 6).double() * valid_frames(lengths, 4).unsqueeze(2)
     ctc = (2 * torch.randn(4, 4, VOCABULARY).double()).log_softmax(-1)
     limits = (lengths * longest).ceil().long()
-    config = SearchConfig(beam=beams, ctc_weight=0.3, length_exponent=0.6)
-    scorers = [
-        (SpellerScorer(speller, speller.remember(frames, valid_frames(lengths, 4)), (BLANK, UNKNOWN, BOS)), 0.7),
-        (CtcPrefixScorer(ctc, lengths, BLANK, EOS), 0.3),
-    ]
-    found = beam_search(scorers, limits, config, BOS, EOS, best=3)
+    config = SearchConfig(beam=beams, length_exponent=0.6, ctc_candidates=candidates)
+    memory = speller.remember(frames, valid_frames(lengths, 4))
+    parts = [Part("speller", SpellerScorer(speller, memory, (BLANK, UNKNOWN, BOS)), 0.7)]
+    refine = [Part("ctc", CtcPrefixScorer(ctc, lengths, BLANK, EOS), 0.3)]
+    found = beam_search(parts, limits, config, BOS, EOS, best=3, refine=refine)
     for row, length in enumerate(lengths.tolist()):
         spell, listen = speller_alone(speller, frames[row, :length]), ctc_alone(ctc[row, :length])
 
-        def both(tokens: Tokens, spell: Score = spell, listen: Score = listen) -> list[float]:
-            return [0.7 * one + 0.3 * other for one, other in zip(spell(tokens), listen(tokens), strict=True)]
-
-        assert_same(found[row], reference_search(both, int(limits[row]), beams, 0.6, EOS, best=3))
-        alone = [(replace(scorers[0][0], memory=scorers[0][0].memory.select(torch.tensor([row]))), 1.0)]
-        single = beam_search(alone, limits[row : row + 1], config, BOS, EOS, best=3)[0]
-        assert_same(single, reference_search(spell, int(limits[row]), beams, 0.6, EOS, best=3))
+        scored = [(spell, 0.7)], [(listen, 0.3)]
+        limit = int(limits[row])
+        assert_same(found[row], reference_search(scored[0], limit, config, EOS, 3, refine=scored[1]))
+        alone = SpellerScorer(speller, memory.select(torch.tensor([row])), (BLANK, UNKNOWN, BOS))
+        single = beam_search([Part("speller", alone, 1.0)], limits[row : row + 1], config, BOS, EOS, best=3)[0]
+        assert_same(single, reference_search([(spell, 1.0)], limit, config, EOS, 3))

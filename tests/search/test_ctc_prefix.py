@@ -42,11 +42,17 @@ def log_probabilities(lengths: list[int], scale: float = 1.5, seed: int = 0) -> 
     return frames, torch.tensor(lengths)
 
 
+def step(scorer: CtcPrefixScorer, tokens: Tensor, state: CtcState) -> tuple[Tensor, CtcState]:
+    """With all tokens as candidates."""
+    everything = torch.arange(scorer.vocabulary).expand(*tokens.shape, -1)
+    return scorer.step(tokens, everything, state)
+
+
 def along(scorer: CtcPrefixScorer, tokens: Tokens, batch: int) -> tuple[Tensor, CtcState]:
     """Scores after the same tokens in every utterance (B, 1, V)."""
-    scores, state = scorer.step(torch.full((batch, 1), 99), scorer.start())
+    scores, state = step(scorer, torch.full((batch, 1), 99), scorer.start())
     for token in tokens:
-        scores, state = scorer.step(torch.full((batch, 1), token), state)
+        scores, state = step(scorer, torch.full((batch, 1), token), state)
     return scores, state
 
 
@@ -116,7 +122,7 @@ def test_beams_keep_their_own_pasts_when_reordered():
     lengths = [5, 3, 4]
     frames, counts = log_probabilities(lengths)
     scorer = CtcPrefixScorer(frames, counts, BLANK, END)
-    _, state = scorer.step(torch.full((3, 1), 99), scorer.start())
+    _, state = step(scorer, torch.full((3, 1), 99), scorer.start())
     pasts: list[list[Tokens]] = [[()], [()], [()]]
     numbers = [0, 1, 2]
     moves = [  # utterances kept, parents of their beams, tokens of the new beams
@@ -126,7 +132,7 @@ def test_beams_keep_their_own_pasts_when_reordered():
     ]
     for kept, parents, tokens in moves:
         state = scorer.select(state, torch.tensor(kept), torch.tensor(parents))
-        scores, state = scorer.step(torch.tensor(tokens), state)
+        scores, state = step(scorer, torch.tensor(tokens), state)
         numbers = [numbers[row] for row in kept]
         pasts = [
             [(*pasts[row][parent], token) for parent, token in zip(own, new, strict=True)]
@@ -154,6 +160,38 @@ def test_whole_transcripts_equal_the_ctc_loss_in_long_utterances():
     )
     torch.testing.assert_close(state.longer[:, 0, END], -loss, rtol=0, atol=1e-7)
     assert (scores <= 1e-9).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_few_candidates_get_what_they_get_among_all(dtype):
+    lengths = [5, 3, 4]
+    frames, counts = log_probabilities(lengths)
+    scorer = CtcPrefixScorer(frames.to(dtype), counts, BLANK, END)
+    some, everything = scorer.start(), scorer.start()
+    asked = torch.tensor([[[B, END]], [[A, B]], [[B, A]]])
+    for tokens in ([99, 99, 99], [B, A, B], [B, B, A]):
+        last = torch.tensor(tokens).unsqueeze(1)
+        few, some = scorer.step(last, asked, some)
+        all_, everything = step(scorer, last, everything)
+        torch.testing.assert_close(few, all_.gather(2, asked), rtol=0, atol=1e-12)
+    assert few.dtype == torch.float64
+
+
+def test_an_utterance_without_frames_has_but_the_empty_transcript():
+    scorer = CtcPrefixScorer(torch.zeros(2, 0, VOCABULARY), torch.tensor([0, 0]), BLANK, END)
+    scores, state = step(scorer, torch.full((2, 1), 99), scorer.start())
+    assert scores[:, 0].tolist() == [[-math.inf, 0.0, -math.inf, -math.inf]] * 2
+    _, state = step(scorer, torch.full((2, 1), A), state)
+    assert (state.longer == -math.inf).all()
+
+
+def test_small_probabilities_in_single_precision():
+    """A token that is unlikely wherever the prefix could have ended is unlikely, not impossible."""
+    frames = torch.full((1, 3, VOCABULARY), -200.0)
+    frames[..., BLANK] = 0.0
+    scorer = CtcPrefixScorer(frames, torch.tensor([3]), BLANK, END)
+    scores, _ = along(scorer, (), 1)
+    assert float(scores[0, 0, A]) == pytest.approx(-200 + math.log(3), abs=1e-4)
 
 
 def test_prefixes_get_less_likely_step_by_step():

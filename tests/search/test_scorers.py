@@ -1,13 +1,17 @@
 """The speller as search sees it."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from las.errors import UserError
 from las.model.attention_history import LocationConfig
 from las.model.masking import valid_frames
 from las.model.speller import Speller, SpellerConfig
-from las.search.scorers import SpellerScorer
+from las.search.scorers import UNREAD, Part, SpellerScorer, internal_language_model
 
 NEVER = (0, 1, 2)
 LENGTHS = torch.tensor([5, 2, 3])
@@ -71,3 +75,54 @@ def test_bfloat16_logits_are_normalised_in_float32():
     scores, _ = after(scorer_of(torch.bfloat16), [[2], [2], [2]])
     assert scores.dtype == torch.float32
     torch.testing.assert_close(scores.exp().sum(2), torch.ones(3, 1), rtol=0, atol=1e-5)
+
+
+def test_a_weight_that_does_nothing_or_everything_is_refused():
+    for weight in (0.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"the weight of lm is {weight}; wanted a number other than 0"):
+            Part("lm", scorer_of(), weight)
+
+
+@torch.no_grad()
+def test_temperature_divides_the_logits():
+    warm = replace(scorer_of(), temperature=2.0)
+    cold, _ = after(scorer_of(), [[2], [2], [2]])
+    scores, _ = after(warm, [[2], [2], [2]])
+    torch.testing.assert_close(scores, (cold / 2).log_softmax(-1), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_coverage_is_that_of_gnmt():
+    scorer = replace(scorer_of(), coverage=True)
+    state, weights = scorer.start(), []
+    for tokens in ([2, 2, 2], [4, 5, 6], [7, 7, 4]):
+        _, state = scorer.step(torch.tensor(tokens).unsqueeze(1), state)
+        weights.append(state[0].weights[:, 0])
+        read = sum(weights)
+        for row, length in enumerate(LENGTHS.tolist()):
+            expected = sum(math.log(min(max(float(one), UNREAD), 1.0)) for one in read[row, :length])
+            assert float(scorer.finish(state)[row, 0]) == pytest.approx(expected, abs=1e-12)
+    moved = scorer.select(state, torch.tensor([0, 2]), torch.tensor([[0, 0], [0, 0]]))
+    assert torch.equal(scorer.finish(moved), scorer.finish(state)[[0, 2]].expand(2, 2))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("context", ["attention", "every_step", "initial"])
+def test_the_internal_language_model_hears_nothing(context):
+    """Its scores are those of a speller whose context has no weight."""
+    torch.manual_seed(1)
+    config = SpellerConfig(width=5, embedding=3, context=context)
+    speller = Speller(config, 6, 8).double().eval()
+    inner = internal_language_model(speller, 3, NEVER)
+    steps = [[[2], [2], [2]], [[4], [5], [6]], [[7], [7], [4]]]
+    scores, _ = after(inner, *steps)
+    memory = speller.remember(torch.zeros(3, 4, 6).double(), valid_frames(torch.tensor([4, 3, 2]), 4))
+    expected, _ = after(SpellerScorer(speller, memory, NEVER), *steps)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
+    if context == "attention":
+        heard = speller.remember(torch.randn(3, 4, 6).double(), valid_frames(torch.tensor([4, 3, 2]), 4))
+        speller.recurrent[0].weight[:, :6] = 0.0
+        speller.hidden.weight[:, 5:] = 0.0
+        for scorer in (inner, SpellerScorer(speller, heard, NEVER)):
+            other, _ = after(scorer, *steps)
+            torch.testing.assert_close(other, after(inner, *steps)[0], rtol=0, atol=1e-12)

@@ -1,10 +1,11 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from las.errors import UserError
+from las.text import alignment
 from las.text.alignment import ErrorCounts, Pair, align
 from las.text.normalize import nfc
 
@@ -27,19 +28,45 @@ def test_counts_are_the_edit_distance_and_pairs_spell_both_sides(reference, hypo
     left, right = (nfc(text).split(" ") if nfc(text) else [] for text in (reference, hypothesis))
     if unit == "character":
         left, right = list("".join(left)), list("".join(right))
-    alignment = align(reference, hypothesis, unit)
-    counts, operations = alignment.counts, [pair.operation for pair in alignment.pairs]
+    found = align(reference, hypothesis, unit)
+    counts, operations = found.counts, [pair.operation for pair in found.pairs]
 
     assert counts.errors == edit_distance(left, right)
     assert counts.reference == len(left)
-    assert [pair.reference for pair in alignment.pairs if pair.operation != "insertion"] == left
-    assert [pair.hypothesis for pair in alignment.pairs if pair.operation != "deletion"] == right
+    assert [pair.reference for pair in found.pairs if pair.operation != "insertion"] == left
+    assert [pair.hypothesis for pair in found.pairs if pair.operation != "deletion"] == right
     assert counts.substitutions == operations.count("substitution")
     assert counts.deletions == operations.count("deletion")
     assert counts.insertions == operations.count("insertion")
     assert counts.substitutions + counts.deletions + operations.count("equal") == len(left)
     assert counts.substitutions + counts.insertions + operations.count("equal") == len(right)
-    assert all((p.operation == "equal") == (p.reference == p.hypothesis) for p in alignment.pairs)
+    assert all((p.operation == "equal") == (p.reference == p.hypothesis) for p in found.pairs)
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "counts"),
+    [
+        # as kaldialign 0.12 and meeteval 0.4.3 count; other alignments with as few errors have two S for a D and an I
+        ("the cat sat down", "a cat down please", (1, 1, 1, 4)),
+        ("a b", "b c", (0, 1, 1, 2)),
+        ("a b c d", "b x d e", (1, 1, 1, 4)),
+        ("a a", "a", (0, 1, 0, 2)),
+    ],
+)
+def test_of_alignments_with_as_few_errors_one_with_more_words_right(reference, hypothesis, counts):
+    assert align(reference, hypothesis).counts == ErrorCounts(*counts)
+
+
+@settings(max_examples=50)
+@given(WORDS, WORDS, st.sampled_from(["word", "character"]))
+def test_long_texts_have_as_many_errors(reference, hypothesis, unit):
+    alone = align(reference, hypothesis, unit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alignment, "LARGEST", -1)
+        long = align(reference, hypothesis, unit)
+    assert (long.counts.errors, long.counts.reference) == (alone.counts.errors, alone.counts.reference)
+    for side in (1, 2):
+        assert [pair[side] for pair in long.pairs if pair[side]] == [pair[side] for pair in alone.pairs if pair[side]]
 
 
 @given(WORDS, WORDS)

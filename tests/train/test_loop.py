@@ -233,6 +233,7 @@ def test_interrupted_and_resumed_is_uninterrupted(make, number, after):
 @pytest.mark.parametrize("words", [
     ("train.accumulate=2",), ("data.workers=1",), ("train.precision=bf16",), ("train.moving_average=0.9",),
     ("train.weight_noise=0.05",), ("train.optimizer.kind=adadelta",),
+    ("train.sampling.share=0.8", "train.sampling.start=1", "train.sampling.over=2"),
 ])  # fmt: skip
 def test_resuming_is_exact_with_other_settings_too(make, words):
     words = ("train.epochs=2", "data.batch_seconds=0.8", *words)
@@ -296,14 +297,40 @@ def test_weight_noise_is_there_while_the_gradient_is_taken_and_only_in_its_span(
         distances.append((trainer.model.speller.hidden.weight.detach() - clean).std().item())
         return backward(batch, tokens)
 
-    def update(group, plan):
+    def update(group, plan, missing):
         trainer.clean = trainer.model.speller.hidden.weight.detach().clone()
-        return step(group, plan)
+        return step(group, plan, missing)
 
     step, trainer._update, trainer._backward = trainer._update, update, watched
     trainer.run()
     assert distances[0] == distances[3] == distances[4] == 0
     assert distances[1:3] == pytest.approx([0.1, 0.1], rel=0.2)
+
+
+def test_labels_are_smoothed_in_their_span(make, monkeypatch):
+    trainer = make("train.epochs=2", "train.objective.smoothing_start=1", "train.objective.smoothing_end=4")
+    seen, judge = [], loop.losses
+    monkeypatch.setattr(loop, "losses", lambda *inputs: (seen.append(inputs[3]), judge(*inputs))[1])
+    trainer.run()
+    assert seen == [0, 0.1, 0.1, 0.1, 0, 0]
+
+
+def test_tokens_are_sampled_as_the_schedule_says_in_training_alone(make):
+    trainer = make("train.epochs=2", "train.sampling.share=0.8", "train.sampling.start=1", "train.sampling.over=4")
+    shares = []
+    forward = trainer.model.speller.forward
+    trainer.model.speller.forward = lambda *inputs: (shares.append(inputs[2]), forward(*inputs))[1]
+    trainer.run()
+    assert shares == pytest.approx([0, 0, 0.2, 0.4, 0.6, 0.8])
+
+
+def test_a_share_of_no_sampled_tokens_changes_nothing(make):
+    found = []
+    for words in ((), ("train.sampling.share=0.5", "train.sampling.start=1000")):
+        trainer = make("train.epochs=1", *words, name=f"run{len(words)}")
+        trainer.run()
+        found.append(weights(trainer))
+    assert same(*found)
 
 
 def test_the_weights_of_the_losses_are_those_of_the_update(make):
@@ -328,6 +355,58 @@ def test_a_guide_pulls_attention_to_the_diagonal(make):
         with torch.no_grad():
             found.append(guide(trainer.model.eval()(batch, BOS), batch, 0.2).item())
     assert found[1] < 0.8 * found[0]
+
+
+GROWS = ("train.epochs=5", "model.listener.reduce=[1,2,1,2]", "train.growth=[4,9]")  # 3 updates an epoch
+
+
+def test_the_listener_grows_and_layers_that_wait_are_not_touched(make):
+    ran, changed = [], []
+    trainer = make(*GROWS, "train.weight_noise=0.01", during=lambda _: look())
+    start = weights(trainer)
+
+    def look():
+        ran.append(trainer.model.listener.running)
+        now = weights(trainer)
+        names = [[name for name in now if name.startswith(f"listener.layers.{layer}.")] for layer in range(4)]
+        changed.append("".join("1" if any(not torch.equal(now[one], start[one]) for one in layer) else "0"
+                               for layer in names))  # fmt: skip
+
+    trainer.run()
+    assert ran == [2] * 4 + [3] * 5 + [4] * 6
+    assert changed == ["1001"] * 4 + ["1101"] * 5 + ["1111"] * 6
+    assert [line["layers"] for line in lines(trainer, "train")] == [4]  # at update 10
+    assert [line["layers"] for line in lines(trainer, "valid")] == [2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("after", [3, 4, 8, 9])  # at the end of an epoch, before a layer joins, and between
+def test_resuming_is_exact_in_every_stage_of_growth(make, after):
+    words = (*GROWS, "train.moving_average=0.9", "train.optimizer.decay=plateau")
+    rates = [0.1, 0.2, 0.3, 0.4, 0.5]
+    whole = make(*words, name="whole", rates=rates)
+    whole.run()
+    first = make(*words, rates=rates, during=lambda updates: updates == after and os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(UserError, match=f"interrupted at update {after}"):
+        first.run()
+    second = make(*words, rates=rates[(after - 1) // 3 :])
+    second.restore(read_state(second.folder / "state.pt"))
+    second.run()
+    assert same(weights(second), weights(whole))
+    assert same(second.moving.weights, whole.moving.weights)
+    assert second.moving.updates == whole.moving.updates == 15 - 9  # begun anew as the last layer joined
+    assert second.progress.best == whole.progress.best
+    assert [line["layers"] for line in lines(second, "valid")] == [line["layers"] for line in lines(whole, "valid")]
+
+
+def test_only_validations_of_the_grown_listener_are_averaged(make):
+    """The best validations come early, with two and three layers; a plateau does not wait for them to come again."""
+    words = (*GROWS, "train.optimizer.decay=plateau", "train.optimizer.patience=1")
+    trainer = make(*words, rates=[0.1, 0.2, 0.3, 0.5, 0.4])
+    files = trainer.run()
+    assert [file.name for file in files] == ["000015.safetensors", "000012.safetensors"]
+    assert sorted(path.name for path in (trainer.folder / "checkpoints").iterdir()) == sorted(one.name for one in files)
+    assert trainer.progress.plateau.share == 0.5  # of the two with three layers the second was no better
+    assert trainer.progress.plateau.best == (0.4, 1.0)
 
 
 def scattered(trainer, rows):
@@ -375,8 +454,8 @@ def test_a_batch_that_fell_away_does_not_shift_the_place_of_a_resumed_run(make, 
     """Nothing is left of the first planned batch; the state must count it all the same."""
     read = Loader.batches
 
-    def without_first(loader, number, skip=0):
-        yield from (found for found in read(loader, number, skip) if found[0] != 1)
+    def without_first(*words):
+        yield from ((place, batch if place else None) for place, batch in read(*words))
 
     monkeypatch.setattr(Loader, "batches", without_first)
     words = ("train.epochs=1", "data.batch_seconds=0.8")
@@ -489,6 +568,8 @@ def test_with_tensorboard_the_figures_and_the_picture_are_in_its_file(make):
         ({"weight_noise": -0.1}, "weight_noise and aligned_by 0 or more"),
         ({"aligned_by": -1}, "weight_noise and aligned_by 0 or more"),
         ({"weight_noise_start": 5, "weight_noise_end": 5}, "train.weight_noise_start 5, train.weight_noise_end 5: the"),
+        ({"growth": (5, 5)}, r"train.growth \[5, 5\]: updates in rising order, the first at least 1"),
+        ({"growth": (0, 5)}, r"train.growth \[0, 5\]: updates"),
         ({"precision": "fp16"}, "train.precision 'fp16': wanted one of fp32, bf16"),
     ],
 )

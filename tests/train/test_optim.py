@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -97,6 +98,22 @@ def test_adadelta_steps_as_zeiler_wrote():
         steps = 0.9 * steps + 0.1 * step**2
         weight -= step
     assert model.weight.item() == pytest.approx(weight, rel=1e-5)
+
+
+def test_adamw_steps_as_loshchilov_and_hutter_wrote():
+    """Algorithm 2, three steps of one weight with its gradients given; the decay passes the moments by."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.constant_(model.weight, 2.0)
+    config = OptimizerConfig(rate=0.1, weight_decay=0.5, momentum=0.8, memory=0.9, epsilon=1e-3)
+    optimizer = build_optimizer(model, config)
+    weight, first, second = 2.0, 0.0, 0.0
+    for step, gradient in enumerate((1.0, -3.0, 0.5), start=1):
+        model.weight.grad = torch.full((1, 1), gradient, dtype=torch.float64)
+        optimizer.step()
+        first, second = 0.8 * first + 0.2 * gradient, 0.9 * second + 0.1 * gradient**2
+        mean, square = first / (1 - 0.8**step), second / (1 - 0.9**step)
+        weight -= 0.1 * (mean / (math.sqrt(square) + 1e-3) + 0.5 * weight)
+        assert model.weight.item() == pytest.approx(weight, rel=1e-9)
 
 
 def test_matrices_decay_and_vectors_do_not():

@@ -1,0 +1,78 @@
+# What the run.sh of all recipes share; each sources this and then calls the stages in order:
+#   ./run.sh [OUTPUT] [KEY=VALUE]...      everything goes into OUTPUT (default: exp/ beside run.sh); keys go to `las train`
+#   CORPUS=DIR      where the corpus lies; else it is looked for in $LAS_CORPORA, else it is downloaded
+#   PREPARE="..."   options of prepare.py
+#   TOKENS=N        tokens wanted
+#   CONF=NAME       conf/NAME.yaml
+#   STAGE=N         begin with stage N: 1 prepare, 2 tokens, 3 shards, 4 train, 5 evaluate
+#   RESULTS=FILE    results are added here; default OUTPUT/RESULTS.md
+set -euo pipefail
+recipe=$(cd "$(dirname "$0")" && pwd)
+output=$recipe/exp
+if [ $# -gt 0 ] && [[ $1 != *=* ]]; then
+    output=$1
+    shift
+fi
+mkdir -p "$output"
+output=$(cd "$output" && pwd)
+data=$output/data
+keys=("$@")
+sharding=()    # options of `las shard`
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
+
+exec 9> "$output/.lock"    # held until run.sh and all it started are gone
+if ! flock --nonblock 9; then
+    echo "$output: another run.sh is writing there; wait until it is done, or name another OUTPUT" >&2
+    exit 1
+fi
+cd "$output"    # the configs' paths begin here
+
+stage() {    # NUMBER WHAT: whether this stage is to be run
+    if [ "${STAGE:-1}" -gt "$1" ]; then return 1; fi
+    echo "== $1 $2" >&2
+}
+
+prepare() {    # OPTION...: of prepare.py, where PREPARE does not say others
+    stage 1 "prepare: recordings to manifests" || return 0
+    local python
+    python=$(command -v python || command -v python3)
+    # shellcheck disable=SC2086
+    "$python" "$recipe/prepare.py" ${CORPUS:+--corpus "$CORPUS"} --output "$data" ${PREPARE-$*}
+}
+
+tokens() {    # NUMBER [OPTION...]: of `las tokenizer`
+    stage 2 "tokens" || return 0
+    las tokenizer "$data/train.jsonl" --size "${TOKENS:-$1}" "${@:2}" -o "$data/tokenizer.model"
+}
+
+shards() {    # SET...
+    stage 3 "shards" || return 0
+    rm -rf "$data/shards"
+    local set
+    for set; do
+        las shard "$data/$set.jsonl" "${sharding[@]}" -o "$data/shards/$set"
+    done
+}
+
+train() {    # NAME: of the config, where CONF does not say another
+    stage 4 "train" || return 0
+    las train "$recipe/conf/${CONF:-$1}.yaml" "${keys[@]}" -o "$output/run"
+}
+
+evaluate() {    # SET...: of data/shards, or NAME=SHARDS: errors in words
+    stage 5 "evaluate" || return 0
+    local set sets=()
+    for set; do
+        [[ $set == *=* ]] || set=$set=data/shards/$set
+        sets+=("$set")
+    done
+    las evaluate "${sets[@]}" --model run/model -o run/hypotheses --append "${RESULTS:-$output/RESULTS.md}"
+}
+
+characters() {    # SET...: errors in words and in characters, for languages that are counted in these
+    stage 5 "errors in characters" || return 0
+    local set
+    for set; do
+        las score "$data/$set.jsonl" "run/hypotheses/$set.jsonl"
+    done
+}

@@ -1,0 +1,98 @@
+"""What the prepare.py of every recipe does beside knowing its corpus: options, one writer a folder, manifests out.
+
+    command line --run--> the recipe's own reading --write_sets--> OUTPUT/NAME.jsonl for each set, OUTPUT/corpus.json
+
+A set that is there is whole; where preparing fails, the sets of an earlier run stay as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from las.data.manifest import Utterance, write_manifest
+from las.errors import UserError
+
+FACTS = "corpus.json"  # what was taken, and how
+
+
+def parser(description: str, script: str, place: str, mirror: str = "") -> argparse.ArgumentParser:
+    """--corpus and --output, and --mirror where `mirror` says what lies below the publisher's address.
+
+    `script` is the recipe's prepare.py: data/ beside it is the default output. `place` is what the corpus's folder is
+    called in $LAS_CORPORA.
+    """
+    options = argparse.ArgumentParser(description=description)
+    last = ", else it is downloaded" if mirror else ""
+    options.add_argument("--corpus", type=Path, help=f"its folder; else $LAS_CORPORA/{place}{last}")
+    options.add_argument("--output", type=Path, default=Path(script).parent / "data", help="default: data/ here")
+    if mirror:
+        options.add_argument("--mirror", metavar="URL", default=mirror, help=f"another copy of {mirror}")
+    return options
+
+
+def run(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, prepare: Callable[[argparse.Namespace], None]
+) -> int:
+    """Prepare with the command line's options as the only writer of --output; the exit status, 1 after a complaint."""
+    options = parser.parse_args(arguments)
+    try:
+        with sole_writer(options.output):
+            prepare(options)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"{error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold `folder` (made where it is missing) for this process; the lock goes when the process does, however it ends.
+
+    Raises `UserError` where another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{folder}: another prepare.py is writing there; wait until it is done, or give another --output"
+            ) from None
+        yield
+
+
+def write_sets(output: Path, sets: Mapping[str, list[Utterance]], facts: Mapping[str, Any] | None = None) -> None:
+    """Write OUTPUT/NAME.jsonl for each set, a line about each on stdout, and `facts` to OUTPUT/corpus.json last.
+
+    Raises `UserError` for a set that holds nothing, before any is written.
+    """
+    for name, utterances in sets.items():
+        if not utterances:
+            raise UserError(f"{output / name}.jsonl: no utterance for it in the corpus; nothing was written")
+    for name in (FACTS, *(f"{name}.jsonl" for name in sets)):
+        (output / name).unlink(missing_ok=True)  # a mixture of two runs would look like one
+    for name, utterances in sets.items():
+        path = output / f"{name}.jsonl"
+        write_manifest(path, utterances)
+        speakers = len({one.speaker for one in utterances if one.speaker is not None})
+        told = f", {speakers} speakers" if speakers else ""
+        if all(one.seconds is not None for one in utterances):
+            told += f", {sum(one.seconds or 0 for one in utterances) / 3600:.2f} h"
+        print(f"{path}: {len(utterances)} utterances{told}")
+    partial = output / f"{FACTS}.part"
+    partial.write_text(json.dumps(facts or {}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, output / FACTS)

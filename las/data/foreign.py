@@ -1,0 +1,242 @@
+"""Corpora as other programs lay them out -> `Utterance`s for a manifest.
+
+folder    recordings with a .txt or .lab of the same name beside each
+table     .csv or .tsv with a head; columns by their usual names, Common Voice's among them (path, sentence, client_id)
+kaldi     a data folder: wav.scp, text, and segments and utt2spk where they are (https://kaldi-asr.org/doc/data_prep.html)
+lhotse    cuts, JSONL or JSONL.gz (https://lhotse.readthedocs.io/en/latest/cuts.html)
+nemo      lines of audio_filepath, text, duration (https://docs.nvidia.com/nemo-framework, speech recognition datasets)
+
+Where several utterances are stretches of one recording, each becomes a FLAC file of its own. Nothing that a file
+names is ever run: a wav.scp line that is a command is refused.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from las import audio
+from las.data.manifest import Utterance
+from las.errors import UserError
+from las.ledger import Ledger
+
+TRANSCRIPTS = (".txt", ".lab")
+COLUMNS = {
+    "id": ("id", "utt_id", "utterance_id", "uid"),
+    "audio": ("audio", "path", "audio_path", "file", "file_path", "filename", "file_name", "wav", "audio_filepath"),
+    "text": ("text", "sentence", "transcript", "transcription", "normalized_text", "raw_text"),
+    "speaker": ("speaker", "client_id", "speaker_id", "spk", "spk_id"),
+}
+BESIDE = ("", "clips", "wavs", "audio", "wav")  # folders beside a table in which its recordings are looked for
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """An utterance in a recording: from `start` s for `seconds`; the whole recording where `start` is None."""
+
+    id: str
+    audio: Path
+    text: str
+    speaker: str | None = None
+    start: float | None = None
+    seconds: float | None = None
+
+
+def read(source: Path) -> list[Stretch]:
+    """What a corpus holds, its format seen from its looks.
+
+    Raises `UserError`, naming file and line, for a layout that is none of those above, a broken line, a repeated id.
+    """
+    if source.is_dir():
+        stretches = list(_kaldi(source) if (source / "wav.scp").is_file() else _folder(source))
+    elif not source.is_file():
+        raise UserError(f"{source}: no such file or folder")
+    elif source.suffix.lower() in (".csv", ".tsv"):
+        stretches = list(_table(source))
+    elif source.name.endswith((".jsonl", ".jsonl.gz", ".json", ".json.gz")):
+        stretches = list(_json_lines(source))
+    else:
+        raise UserError(
+            f"{source}: wanted a folder of recordings and texts, a Kaldi data folder, a .csv or .tsv, or JSON lines of "
+            "lhotse or NeMo"
+        )
+    if not stretches:
+        raise UserError(f"{source}: no utterance in it")
+    seen: set[str] = set()
+    for one in stretches:
+        if one.id in seen:
+            raise UserError(f"{source}: the id {one.id!r} is there twice; ids must differ")
+        seen.add(one.id)
+    return stretches
+
+
+def adopt(
+    stretches: Iterable[Stretch], folder: Path, ledger: Ledger, progress: Callable[[int], None] | None = None
+) -> Iterator[Utterance]:
+    """Utterances whose recordings exist, stretches cut to FLAC files below `folder`; what cannot be used goes into
+    `ledger`. `progress(done)` is called after each."""
+    whole: tuple[Path, int, torch.Tensor] | None = None  # the recording that was cut last
+    for done, one in enumerate(stretches, start=1):
+        try:
+            if one.start is None:
+                if not one.audio.is_file():
+                    raise UserError(f"{one.audio}: no such file")
+                utterance = Utterance(one.id, os.path.abspath(one.audio), one.text, one.seconds, one.speaker)
+            else:
+                if whole is None or whole[0] != one.audio:
+                    rate = audio.probe(one.audio).rate
+                    whole = one.audio, rate, audio.load(one.audio, rate)
+                path = folder / f"{done:08d}.flac"
+                utterance = Utterance(one.id, str(path.resolve()), one.text, _cut(one, *whole[1:], path), one.speaker)
+        except UserError as error:
+            ledger.leave("cannot be used", one.id, str(error))
+        else:
+            yield utterance
+        if progress is not None:
+            progress(done)
+
+
+def _cut(one: Stretch, rate: int, wave: torch.Tensor, path: Path) -> float:
+    """Write the stretch of a recording (N,) to `path`; its seconds."""
+    assert one.start is not None
+    first = round(one.start * rate)
+    last = len(wave) if one.seconds is None else round((one.start + one.seconds) * rate)
+    if not 0 <= first < last or last > len(wave) + rate // 10:
+        end = "its end" if one.seconds is None else f"{one.start + one.seconds:.2f} s"
+        raise UserError(f"{one.audio}: has {len(wave) / rate:.2f} s, wanted {one.start:.2f} s to {end}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(audio.write_flac(wave[first:last], rate))
+    os.replace(temporary, path)
+    return len(wave[first:last]) / rate
+
+
+# ----------------------------------------------------------------------------------------------------------- layouts
+
+
+def _folder(root: Path) -> Iterator[Stretch]:
+    """A recording is the audio file beside its transcript; the id is their path without suffix."""
+    texts = sorted(path for path in root.rglob("*") if path.suffix.lower() in TRANSCRIPTS and path.is_file())
+    for path in texts:
+        heard = [one for one in (path.with_suffix(suffix) for suffix in sorted(audio.SUFFIXES)) if one.is_file()]
+        name = path.relative_to(root).with_suffix("").as_posix()
+        yield Stretch(name, heard[0] if heard else path.with_suffix(".wav"), " ".join(_text(path).split()))
+
+
+def _table(path: Path) -> Iterator[Stretch]:
+    lines = io.StringIO(_text(path), newline="")
+    if path.suffix.lower() == ".tsv":  # Common Voice writes quotation marks in texts as they are
+        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
+    else:
+        rows = csv.DictReader(lines, strict=True)
+    head = {name.strip().lower(): name for name in rows.fieldnames or ()}
+    columns = {key: next((head[name] for name in names if name in head), None) for key, names in COLUMNS.items()}
+    for key in ("audio", "text"):
+        if columns[key] is None:
+            raise UserError(
+                f"{path}: no column for {key} among {', '.join(head) or 'nothing'}; call it {' or '.join(COLUMNS[key])}"
+            )
+    try:
+        for row in rows:
+            cells = {key: row.get(name) if name else None for key, name in columns.items()}
+            if cells["audio"] is None or cells["text"] is None:
+                raise UserError(f"{path}, line {rows.line_num}: fewer cells than the head has")
+            name = cells["id"] or Path(cells["audio"]).with_suffix("").as_posix()
+            yield Stretch(name, _beside(path.parent, cells["audio"]), cells["text"].strip(), cells["speaker"] or None)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num + 1}: {error}") from None  # the line that was being read
+
+
+def _beside(folder: Path, name: str) -> Path:
+    places = [folder / place / name for place in BESIDE]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def _kaldi(folder: Path) -> Iterator[Stretch]:
+    recordings = dict(_pairs(folder / "wav.scp"))
+    speakers = dict(_pairs(folder / "utt2spk")) if (folder / "utt2spk").is_file() else {}
+    segments = dict(_segments(folder / "segments")) if (folder / "segments").is_file() else {}
+    for id, text in _pairs(folder / "text"):
+        recording, start, seconds = segments.get(id, (id, None, None))
+        place = recordings.get(recording)
+        if place is None:
+            raise UserError(f"{folder / 'text'}: {id} has no recording {recording!r} in wav.scp")
+        if place.endswith("|"):
+            raise UserError(
+                f"{folder / 'wav.scp'}: {recording} is a command ({place[:60]}), which is not run; write what it puts "
+                "out to a file and name that"
+            )
+        yield Stretch(id, Path(place), text, speakers.get(id), start, seconds)
+
+
+def _segments(path: Path) -> Iterator[tuple[str, tuple[str, float | None, float | None]]]:
+    """Of each utterance its recording, start and seconds."""
+    for number, (id, rest) in enumerate(_pairs(path), start=1):
+        try:
+            recording, start, end = rest.split()
+            yield id, (recording, float(start), float(end) - float(start))
+        except ValueError:
+            raise UserError(f"{path}, line {number}: wanted ID RECORDING START END") from None
+
+
+def _pairs(path: Path) -> Iterator[tuple[str, str]]:
+    """Lines of a Kaldi table: the first word and the rest."""
+    for line in _text(path).split("\n"):
+        if line.strip():
+            id, _, rest = line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")
+            yield id, rest.strip()
+
+
+def _json_lines(path: Path) -> Iterator[Stretch]:
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{where}: not JSON ({error})") from None
+        try:
+            yield from _nemo(record, path.parent) if "audio_filepath" in record else _lhotse(record, path.parent)
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise UserError(f"{where}: neither a cut of lhotse nor a line of NeMo (lacks {error})") from None
+
+
+def _nemo(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
+    place = folder / record["audio_filepath"]
+    start, seconds = record.get("offset"), record.get("duration")
+    name = Path(record["audio_filepath"]).with_suffix("").as_posix() + ("" if start is None else f"@{start}")
+    yield Stretch(name, place, record["text"], record.get("speaker"), start, seconds)
+
+
+def _lhotse(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
+    """The supervisions of a cut, at their places in its recording."""
+    [source] = record["recording"]["sources"]
+    if source["type"] != "file":
+        raise UserError(f"{record['id']}: its recording is of type {source['type']!r}; wanted file, nothing is run")
+    place = folder / source["source"]
+    whole = record["recording"]["duration"]
+    for one in record["supervisions"]:
+        start, seconds = record["start"] + one["start"], one["duration"]
+        everything = start < 0.01 and abs(seconds - whole) < 0.01
+        stretch = Stretch(one["id"], place, one["text"], one.get("speaker"), start, seconds)
+        yield replace(stretch, start=None) if everything else stretch
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (UnicodeDecodeError, EOFError) as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None

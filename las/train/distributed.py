@@ -1,0 +1,132 @@
+"""Several processes that train one model: sums over all of them, by torch.distributed.
+
+Each process, a rank, has its own batches of an update; gradients are added up over the ranks, so all take the same
+step. torchrun starts the ranks and names them in the environment; a process that it did not start is alone. Gradients
+are summed in one go after the backward pass, not in hooks: a rank that has no batch left simply adds zeros.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as ranks
+from torch import Tensor
+
+from las.errors import UserError
+
+BUCKET = 1 << 24  # numbers that are summed in one message, at least: 64 MB of float32
+
+
+@dataclass(frozen=True)
+class World:
+    """All ranks of a run, seen from one of them."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes the run's files and speaks to the user."""
+        return self.rank == 0
+
+    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Put into every parameter's gradient the sum over the ranks; one that no rank has stays None."""
+        if self.size == 1:
+            return
+        parameters = list(parameters)
+        device = parameters[0].device
+        there = torch.tensor([float(one.grad is not None) for one in parameters], device=device)
+        self._reduce(there)
+        used = [one for one, count in zip(parameters, there.tolist(), strict=True) if count]
+        for one in used:
+            if one.grad is None:
+                one.grad = torch.zeros_like(one)
+        for bucket in _buckets([one.grad for one in used if one.grad is not None]):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            self._reduce(flat)
+            for gradient, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
+                gradient.copy_(summed.view_as(gradient))
+
+    def add(self, figures: Sequence[float], device: torch.device) -> list[float]:
+        """Figures, each summed over the ranks."""
+        if self.size == 1:
+            return list(figures)
+        summed = torch.tensor(figures, dtype=torch.float64, device=device)
+        self._reduce(summed)
+        return summed.tolist()
+
+    def gather(self, state: Tensor, device: torch.device) -> list[Tensor]:
+        """A tensor of every rank, all of one shape, by rank."""
+        if self.size == 1:
+            return [state]
+        sent = state.to(device)
+        found = [torch.empty_like(sent) for _ in range(self.size)]
+        with _told(self):
+            ranks.all_gather(found, sent)
+        return [one.to(state.device) for one in found]
+
+    def gather_text(self, text: str, device: torch.device) -> list[str]:
+        """A text of every rank, by rank."""
+        if self.size == 1:
+            return [text]
+        data = torch.frombuffer(bytearray(text.encode() + b"\n"), dtype=torch.uint8)  # never empty
+        lengths = [int(length) for length in self.gather(torch.tensor([len(data)]), device)]
+        padded = torch.nn.functional.pad(data, (0, max(lengths) - len(data)))
+        every = zip(self.gather(padded, device), lengths, strict=True)
+        return [bytes(one[: length - 1].tolist()).decode() for one, length in every]
+
+    def _reduce(self, tensor: Tensor) -> None:
+        with _told(self):
+            ranks.all_reduce(tensor)
+
+
+@contextmanager
+def joined(backend: str, minutes: float) -> Iterator[World]:
+    """The world that torchrun started this process in; alone where it did not.
+
+    `backend` is nccl or gloo; a rank that does not answer for `minutes` counts as lost, which ends the others with a
+    `UserError`.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UserError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set; start the ranks with torchrun")
+    world = World(int(os.environ["RANK"]), size)
+    with _told(world):
+        ranks.init_process_group(backend, timeout=timedelta(minutes=minutes))
+    try:
+        yield world
+    finally:
+        ranks.destroy_process_group()
+
+
+@contextmanager
+def _told(world: World) -> Iterator[None]:
+    """Within: what torch.distributed raises when a rank is gone becomes a message to the user."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = str(error).splitlines()[0]
+        raise UserError(
+            f"rank {world.rank} of {world.size}: another rank is gone or does not answer ({cause}); "
+            "its own message says why; continue with --resume"
+        ) from None
+
+
+def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        bucket.append(gradient)
+        if sum(one.numel() for one in bucket) >= BUCKET:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket

@@ -1,0 +1,196 @@
+"""Sums over two processes; the ranks are forked, which spares them importing torch."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from contextlib import nullcontext
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from las import recipe
+from las.errors import UserError
+from las.train.distributed import World, joined
+
+
+def ranks(work, size=2, inside=True):
+    """What `work(world)` returns on every rank, or the error's text, by rank; `inside`: the world is joined already."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    answers = fork.SimpleQueue()
+
+    def rank(number):
+        torch.set_num_threads(1)
+        os.environ.update(RANK=str(number), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+        try:
+            with joined("gloo", 1.0) if inside else nullcontext(World(number, size)) as world:
+                answers.put((number, work(world)))
+        except UserError as error:
+            answers.put((number, str(error)))
+        os._exit(0)
+
+    processes = [fork.Process(target=rank, args=(number,)) for number in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert not any(process.is_alive() for process in processes)
+    found = []
+    while not answers.empty():
+        found.append(answers.get())
+    return dict(sorted(found))
+
+
+def test_gradients_become_their_sum_and_a_rank_without_them_adds_nothing():
+    def work(world):
+        shared, one, nobodys = (torch.nn.Parameter(torch.zeros(size)) for size in (2, 3, 1))
+        shared.grad = torch.full((2,), 1.0 + world.rank)
+        if world.leads:
+            one.grad = torch.arange(3.0)
+        world.add_gradients([shared, one, nobodys])
+        return [None if grad is None else grad.tolist() for grad in (shared.grad, one.grad, nobodys.grad)]
+
+    assert ranks(work) == {rank: [[3.0, 3.0], [0.0, 1.0, 2.0], None] for rank in (0, 1)}
+
+
+def test_more_than_one_message(monkeypatch):
+    monkeypatch.setattr("las.train.distributed.BUCKET", 2)
+
+    def work(world):
+        weights = [torch.nn.Parameter(torch.zeros(size)) for size in (1, 1, 5)]
+        for number, weight in enumerate(weights):
+            weight.grad = torch.full_like(weight, number + world.rank)
+        world.add_gradients(weights)
+        return [weight.grad.tolist() for weight in weights]
+
+    assert ranks(work)[1] == [[1.0], [3.0], [5.0] * 5]
+
+
+def test_figures_and_states_of_all_ranks():
+    def work(world):
+        states = world.gather(torch.tensor([world.rank, 7], dtype=torch.uint8), torch.device("cpu"))
+        return world.add([0.5, world.rank], torch.device("cpu")), [state.tolist() for state in states]
+
+    assert ranks(work) == {rank: ([1.0, 1.0], [[0, 7], [1, 7]]) for rank in (0, 1)}
+
+
+def test_a_lost_rank_ends_the_others_with_a_message():
+    def work(world):
+        if world.rank == 1:
+            os._exit(1)
+        return world.add([1.0], torch.device("cpu"))
+
+    assert "rank 0 of 2: another rank is gone or does not answer" in ranks(work)[0]
+
+
+def test_alone_nothing_is_sent(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined("gloo", 1.0) as world:
+        assert world == World(0, 1)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    world.add_gradients([weight])
+    assert weight.grad is None
+    assert world.add([2.0], torch.device("cpu")) == [2.0]
+    assert world.gather(torch.zeros(1), torch.device("cpu")) == [torch.zeros(1)]
+
+
+def test_half_an_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with (
+        pytest.raises(UserError, match=r"WORLD_SIZE is 2 but RANK, MASTER_ADDR, MASTER_PORT is not set; .* torchrun"),
+        joined("gloo", 1.0),
+    ):
+        pass
+
+
+def test_texts_of_all_ranks():
+    def work(world):
+        return world.gather_text("나\n" * world.rank, torch.device("cpu"))
+
+    assert ranks(work) == {rank: ["", "나\n"] for rank in (0, 1)}
+
+
+# --------------------------------------------------------------------------------------------------- a whole training
+
+DROPPED = ("model.listener.dropout=0.2", "model.speller.dropout=0.2", "data.workers=1", "train.optimizer.rate=0.003")
+STILL = ("model.listener.dropout=0", "model.speller.dropout=0", "model.spec_augment.time_masks=0",
+         "model.spec_augment.frequency_masks=0", "data.workers=0", "data.batch_utterances=3")  # fmt: skip
+
+
+def weights(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tools, tmp_path):
+    """And eight utterances in three batches leave one rank without any in the second update."""
+    config = run_config("train.epochs=3", *STILL)
+    assert ranks(lambda world: str(recipe.train(config, tmp_path / "two", False, tools.quiet())), inside=False) == {
+        rank: str(tmp_path / "two" / "model") for rank in (0, 1)
+    }
+    recipe.train(run_config("train.epochs=3", "train.accumulate=2", *STILL), tmp_path / "one", False, tools.quiet())
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
+    epochs = [[json.loads(line) for line in log if '"epoch"' in line and "utterances" in line] for log in logs]
+    assert epochs[0] == epochs[1]
+    assert [line["utterances"] for line in epochs[1]] == [8, 8, 8]
+    validated = [[json.loads(line) for line in log if '"valid"' in line] for log in logs]
+    for ours, theirs in zip(*validated, strict=True):
+        assert (ours["update"], ours["wer"]) == (theirs["update"], theirs["wer"])
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+def test_two_ranks_resume_to_the_same_weights(run_config, tools, tmp_path):
+    config = run_config("train.epochs=4", "data.batch_utterances=2", *DROPPED)
+    ranks(lambda world: str(recipe.train(config, tmp_path / "whole", False, tools.quiet())), inside=False)
+
+    def stopped(world):
+        during = (lambda updates: updates == 3 and os.kill(os.getpid(), signal.SIGTERM)) if world.leads else None
+        return str(recipe.train(config, tmp_path / "cut", False, tools.quiet(during)))
+
+    assert all("interrupted at update 3" in message for message in ranks(stopped, inside=False).values())
+    ranks(lambda world: str(recipe.train(config, tmp_path / "cut", True, tools.quiet())), inside=False)
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_what_each_rank_left_out_is_in_one_ledger(run_config, tools, tmp_path):
+    config = run_config("train.epochs=1", "data.longest=0.5", "data.leave_out=0.9", *STILL)
+    ranks(lambda world: str(recipe.train(config, tmp_path / "run", False, tools.quiet())), inside=False)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
+    assert lines
+    assert {line["cause"] for line in lines} == {"longer than data.longest"}
+    assert len({line["id"] for line in lines}) == len(lines)
+
+
+def test_a_restart_by_torchrun_resumes(run_config, tools, tmp_path, monkeypatch):
+    config = run_config("train.epochs=2")
+    with pytest.raises(UserError, match="interrupted at update 2"):
+        recipe.train(
+            config, tmp_path, False, tools.quiet(lambda done: done == 2 and os.kill(os.getpid(), signal.SIGTERM))
+        )
+    with pytest.raises(UserError, match="holds a run"):
+        recipe.train(config, tmp_path, False, tools.quiet())
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    recipe.train(config, tmp_path, False, tools.quiet())
+    assert (tmp_path / "model" / "config.yaml").is_file()
+
+
+def test_two_ranks_evaluate_a_set_together(trained, corpus):
+    for path in (corpus / "shards" / "valid", corpus / "valid.jsonl"):
+
+        def work(world, path=path):
+            recognizer, _ = recipe.open_model(trained / "model", "cpu")
+            result = recipe.evaluate_set(recognizer, "valid", path, "basic", world=world)
+            return list(result.hypotheses.items()), list(result.references.items()), result.audio_seconds
+
+        alone = work(World())
+        assert ranks(work) == dict.fromkeys((0, 1), alone)

@@ -1,0 +1,234 @@
+"""How fast transcripts are searched for: ms per step and utterance, against a plain reference in the same run.
+
+    python tools/bench_search.py [--rounds 7]
+    python tools/bench_search.py --table
+
+80 mel, four BiLSTM layers of 512 per direction (100 frames/s, 25 frames/s out), speller LSTM 512 with location
+attention, vocabulary 1000, random weights; batch 8 x 10 s, beam 10, transcripts of exactly 40 tokens. The contestants
+take turns: others' load hits them alike. Reported are medians: seconds of the listener, milliseconds of the search per
+step and utterance (a step is a token, or the end), the real-time factor of both together, and the CPU time of the
+search, in which others' load does not show. Before that all search with the same weights: in fp32 the best transcripts
+must be those of the plain search, scores within 1e-3.
+
+--table: time and memory of the search alone against beam, batch and length, in bf16 with CTC and language model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+
+import torch
+from plain_search import PlainSearch
+from torch import Tensor, nn
+
+from las.model.attention_history import LocationConfig
+from las.model.ctc import CtcBranch
+from las.model.listener import Listener, ListenerConfig
+from las.model.masking import valid_frames
+from las.model.speller import Speller, SpellerConfig, cell_step
+from las.search.beam import Hypothesis, SearchConfig, beam_search
+from las.search.ctc_prefix import CtcPrefixScorer
+from las.search.scorers import Part, SpellerScorer
+
+FEATURES, VOCABULARY, BATCH, BEAM, SECONDS, TOKENS = 80, 1000, 8, 10, 10, 40
+REDUCE = (1, 2, 2, 1)
+BLANK, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+CANDIDATES = 20
+
+
+class StandIn(nn.Module):
+    """A language model, 2 x 512 with embedding 256."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(VOCABULARY, 256)
+        self.layers = nn.ModuleList([nn.Linear(256 + 512, 2048), nn.Linear(512 + 512, 2048)])
+        self.output = nn.Linear(512, VOCABULARY)
+
+
+@dataclass
+class StandInScorer:
+    """Outputs and cells of both layers (B, K, 512) are its state."""
+
+    model: StandIn
+    batch: int
+
+    def start(self) -> list[Tensor]:
+        return [self.model.output.weight.new_zeros(self.batch, 1, 512)] * 4
+
+    def step(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        below = self.model.embedding(tokens)
+        after: list[Tensor] = []
+        for layer, output, cell in zip(self.model.layers, state[::2], state[1::2], strict=True):
+            below, cell = cell_step(layer(torch.cat([below, output], 2)), cell)
+            after += [below, cell]
+        return self.model.output(below).float().log_softmax(-1), after
+
+    def select(self, state: list[Tensor], utterances: Tensor, parents: Tensor) -> list[Tensor]:
+        return [one[utterances.unsqueeze(1), parents] for one in state]
+
+
+class Model(nn.Module):
+    """The project's listener, speller and CTC branch, and the language model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listener = Listener(ListenerConfig(width=512, reduce=REDUCE, dropout=0.0), FEATURES)
+        width = self.listener.width
+        self.speller = Speller(SpellerConfig(width=512, dropout=0.0, attention=LocationConfig()), width, VOCABULARY)
+        self.ctc = CtcBranch(width, VOCABULARY, 0.0)
+        self.language = StandIn()
+
+    def search(self, heard: Tensor, lengths: Tensor, beam: int, tokens: int, joint: bool) -> list[list[Hypothesis]]:
+        memory = self.speller.remember(heard, valid_frames(lengths, heard.shape[1]))
+        parts, refine = [Part("speller", SpellerScorer(self.speller, memory, (BLANK, UNKNOWN, BEGIN)), 1.0)], []
+        if joint:
+            scores = self.ctc(heard).float().log_softmax(-1)
+            parts.append(Part("lm", StandInScorer(self.language, len(heard)), 0.3))
+            refine = [Part("ctc", CtcPrefixScorer(scores, lengths, BLANK, END), 0.3)]
+        count = torch.full((len(heard),), tokens)
+        config = SearchConfig(beam=beam, length_exponent=0.0, ctc_candidates=CANDIDATES)
+        return beam_search(parts, count, config, BEGIN, END, beam, count, refine)
+
+
+@dataclass
+class Contestant:
+    """Who listens and searches, and what its turns took."""
+
+    model: nn.Module
+    joint: bool = False
+    times: list[dict[str, float]] = field(default_factory=list)  # s
+
+    def listen(self, features: Tensor) -> Tensor:
+        if isinstance(self.model, PlainSearch):
+            return self.model.listen(features)
+        dtype = self.model.speller.output.weight.dtype
+        return self.model.listener(features.to(dtype), torch.full((len(features),), features.shape[1]))[0]
+
+    def search(self, heard: Tensor) -> tuple[list[list[int]], list[float]]:
+        """The best transcript of each utterance and its log-probability."""
+        if isinstance(self.model, PlainSearch):
+            tokens, totals = self.model.search(heard, BEAM, TOKENS, BEGIN, END)
+            return tokens[:, 0].tolist(), totals[:, 0].tolist()
+        lengths = torch.full((len(heard),), heard.shape[1])
+        found = [one[0] for one in self.model.search(heard, lengths, BEAM, TOKENS, self.joint)]
+        return [list(one.tokens) for one in found], [one.log_probability for one in found]
+
+    def turn(self, features: Tensor) -> None:
+        start = time.perf_counter()
+        heard = self.listen(features)
+        middle, busy = time.perf_counter(), time.process_time()
+        self.search(heard)
+        end, done = time.perf_counter(), time.process_time()
+        self.times.append({"listen": middle - start, "search": end - middle, "cpu": done - busy})
+
+
+def contestants() -> dict[str, Contestant]:
+    """The reference and the project's model in both precisions, all with the same weights."""
+    torch.manual_seed(0)
+    exact = Model().eval()
+    for name, weight in exact.speller.named_parameters():
+        if "attention" in name or "output" in name:
+            weight.data.mul_(4.0)  # random weights as they are look everywhere alike and prefer no token
+    plain = PlainSearch(FEATURES, 512, REDUCE, 512, 128, VOCABULARY).eval()
+    plain.load_las(exact.listener, exact.speller)
+    plain.output.bias.data[[BLANK, UNKNOWN, BEGIN]] = -1e9
+    rounded = copy.deepcopy(exact).bfloat16()
+    return {
+        "plain fp32": Contestant(plain),
+        "las fp32": Contestant(exact),
+        "las bf16": Contestant(rounded),
+        "las fp32 with CTC and LM": Contestant(exact, joint=True),
+        "las bf16 with CTC and LM": Contestant(rounded, joint=True),
+    }
+
+
+def check_agreement(models: dict[str, Contestant], features: Tensor) -> None:
+    (tokens, totals), (ours, scores) = (
+        models[name].search(models[name].listen(features)) for name in ("plain fp32", "las fp32")
+    )
+    worst = max(abs(one - other) for one, other in zip(totals, scores, strict=True))
+    print(f"best transcripts alike: {sum(map(list.__eq__, tokens, ours))} of {BATCH}, scores within {worst:.1e}")
+    assert worst < 1e-3, "the contestants do not search alike"
+
+
+def report(models: dict[str, Contestant]) -> None:
+    print("| | listener s | search s | ms per step and utterance | ratio | CPU ms | ratio | real-time factor | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    first: list[float] = []
+    for name, contestant in models.items():
+        figures = {part: statistics.median(turn[part] for turn in contestant.times) for part in contestant.times[0]}
+        steps = BATCH * (TOKENS + 1)
+        step, cpu = 1000 * figures["search"] / steps, 1000 * figures["cpu"] / steps
+        factor = (figures["listen"] + figures["search"]) / (BATCH * SECONDS)
+        first = first or [step, cpu, factor]
+        print(
+            f"| {name} | {figures['listen']:.3f} | {figures['search']:.3f} | {step:.2f} | {step / first[0]:.2f} |",
+            f"{cpu:.2f} | {cpu / first[1]:.2f} | {factor:.4f} | {factor / first[2]:.2f} |",
+        )
+
+
+def table() -> None:
+    """Each row in a process of its own, whose greatest memory is then that of its search."""
+    print("| batch | beam | s of audio | tokens | ms per step | ms per step, beam and s of audio | MB |")
+    print("|---|---|---|---|---|---|---|")
+    rows = [(8, beam, 10.0) for beam in (1, 2, 4, 8, 16, 32, 64)]
+    rows += [(batch, 10, 10.0) for batch in (1, 2, 4, 8, 16, 32, 64)]
+    rows += [(1, 10, seconds) for seconds in (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)]
+    for batch, beam, seconds in rows:
+        words = [sys.executable, __file__, "--one", str(batch), str(beam), str(seconds)]
+        print(subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+
+
+def one_row(batch: int, beam: int, seconds: float) -> None:
+    tokens = 20
+    torch.manual_seed(0)
+    model = Model().bfloat16().eval()
+    heard = torch.randn(batch, int(25 * seconds), model.listener.width, dtype=torch.bfloat16)
+    lengths = torch.full((batch,), heard.shape[1])
+    model.search(heard, lengths, beam, 2, True)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    model.search(heard, lengths, beam, tokens, True)
+    step = 1000 * (time.perf_counter() - start) / (tokens + 1)
+    memory = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before) / 1024
+    print(
+        f"| {batch} | {beam} | {seconds:g} | {tokens} | {step:.2f} |",
+        f"{step / batch / beam / seconds:.4f} | {memory:.0f} |",
+    )
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--table", action="store_true", help="against beam, batch and length")
+    parser.add_argument("--one", nargs=3, type=float, metavar=("BATCH", "BEAM", "SECONDS"), help="one row of --table")
+    arguments = parser.parse_args()
+    if arguments.one:
+        return one_row(int(arguments.one[0]), int(arguments.one[1]), arguments.one[2])
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    if arguments.table:
+        return table()
+    models = contestants()
+    features = torch.randn(BATCH, 100 * SECONDS, FEATURES)
+    check_agreement(models, features)
+    for round_number in range(1 + arguments.rounds):
+        for contestant in models.values():
+            contestant.turn(features)
+            if round_number < 1:  # warming up
+                contestant.times.clear()
+    report(models)
+    print(f"load {os.getloadavg()[0]:.1f}")
+
+
+if __name__ == "__main__":
+    main()
