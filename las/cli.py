@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 from rich.console import Console
@@ -525,7 +525,7 @@ def lm_ngram(
     texts: Texts,
     tokenizer: Annotated[Path, typer.Option(help="The recogniser's model folder, or its tokenizer.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The ARPA file; .gz is compressed.")],
-    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 5.")] = 4,
+    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 8.")] = 4,
     cutoffs: Annotated[
         str, typer.Option(help="Of orders 2,3,...: n-grams that come this often or less are left out, such as 0,1,2.")
     ] = "0",
@@ -621,7 +621,7 @@ class _TrainingBar:
         self.progress = _progress()
         self.task = self.progress.add_task("training", total=1.0)
 
-    def __enter__(self) -> _TrainingBar:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 
@@ -642,10 +642,6 @@ class _TrainingBar:
 
 class _LanguageModelBar(_TrainingBar):
     """The same for a language model."""
-
-    def __enter__(self) -> _LanguageModelBar:
-        self.progress.start()
-        return self
 
     def foretold(self, epoch: int, update: int, found: Perplexity) -> None:
         line = (

@@ -177,7 +177,11 @@ def test_samples_are_the_seeds(las, text, trained, tmp_path):
         (["score", "{valid}", "--model", "{lm}", "--style", "verbatim", "upper.txt"], "tokens are unknown to the"),
         (["sample", "--model", "{lm}", "--temperature", "0"], "a sample needs a temperature above 0 and at least one"),
         (["ngram", "empty.txt", "--tokenizer", "{lm}", "-o", "x.arpa"], "no text to count n-grams in"),
-        (["ngram", "{valid}", "--tokenizer", "{lm}", "--order", "7", "-o", "x.arpa"], "order 7 of an n-gram model"),
+        (["ngram", "{valid}", "--tokenizer", "{lm}", "--order", "9", "-o", "x.arpa"], "order 9 of an n-gram model"),
+        (
+            ["ngram", "{valid}", "upper.txt", "--tokenizer", "{lm}", "--style", "verbatim", "-o", "x.arpa"],
+            "tokens are unknown to the tokenizer, more than 1% (first: 'THECA' in 'THE CAT')",
+        ),
         (["ngram", "{valid}", "--tokenizer", "no.model", "-o", "x.arpa"], "no.model: cannot read the tokenizer"),
     ],
 )

@@ -107,7 +107,7 @@ class LanguageModelTrainer:
         with stop_requested() as stop:
             for epoch in range(progress.epoch, config.epochs):
                 for batch in self.store.batches(size, progress.batch, pool, (config.seed, epoch)):
-                    figures = self._update(batch.to(self.device))
+                    figures = self._update(batch)
                     progress.batch += 1
                     progress.seconds = time.perf_counter() - started
                     share = min(1.0, (epoch + progress.batch / self.plan) / config.epochs)
@@ -166,9 +166,10 @@ class LanguageModelTrainer:
             options["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        tokens = int((batch.targets != BLANK).sum())
+        batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits = self.model(batch.inputs)
-        tokens = int((batch.targets != BLANK).sum())
         loss = nats(logits, batch.targets) / tokens
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip or float("inf"))
