@@ -24,7 +24,7 @@ from torch import Tensor
 from las.batch import Batch
 from las.checkpoint import write_state, write_weights
 from las.data.loader import Loader
-from las.errors import UserError
+from las.errors import Interrupted, UserError
 from las.ledger import Ledger
 from las.model.las import LAS
 from las.train.averaging import MovingAverage
@@ -183,7 +183,7 @@ class Trainer:
                         saved = time.perf_counter()
                         self.save()
                     if stopped:
-                        raise UserError(f"interrupted at update {self.progress.update}; continue with --resume")
+                        raise Interrupted(f"interrupted at update {self.progress.update}; continue with --resume")
                 self._check_epoch(epoch)
                 if (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs:
                     self._validate()
@@ -241,7 +241,8 @@ class Trainer:
         progress = self.progress
         assert progress.heard + progress.left == len(self.loader.entries), (progress, len(self.loader.entries))
         self.log.write(progress.update, "epoch", {"epoch": epoch, "utterances": progress.heard, "left": progress.left})
-        if progress.left > self.loader.config.leave_out * len(self.loader.index):  # each rank saw only its own
+        limit = self.loader.config.leave_out * len(self.loader.index)
+        if self.world.size > 1 and progress.left > limit:  # the loader of each rank judged its own alone
             raise UserError(
                 f"{progress.left} of {len(self.loader.index)} utterances left out in epoch {epoch + 1}, by all ranks: "
                 f"more than {self.loader.config.leave_out:.1%} (data.leave_out); each rank's message names its own"

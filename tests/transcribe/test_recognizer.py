@@ -46,7 +46,7 @@ def test_a_batch_gives_what_single_recordings_give(able, recordings):
 def test_every_kind_of_source(able, recordings, tools, tmp_path):
     path, text = recordings[1]
     content = Path(path).read_bytes()
-    wave = tools.sing(text, 7)
+    wave = tools.sing(text, 101)
     with open(path, "rb") as file:
         found = able.transcribe([path, Path(path), content, io.BytesIO(content), file, (wave, tools.rate),
                                  (wave.numpy(), tools.rate), write_flac(wave, tools.rate)])  # fmt: skip
