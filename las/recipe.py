@@ -294,6 +294,8 @@ def open_model(name: str | Path, device: str = "auto", overrides: Sequence[str] 
         )
     model = LAS(config.model, folder.vocabulary)
     checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
+    if config.search.bfloat16:
+        model.to_bfloat16()
     return Recognizer(model.eval().to(choose_device(device)), tokenizer, config.search, str(name)), config
 
 

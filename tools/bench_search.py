@@ -3,7 +3,7 @@
     python tools/bench_search.py [--rounds 7]
     python tools/bench_search.py --table
 
-80 mel, four BiLSTM layers of 512 per direction (100 frames/s, 25 frames/s out), speller LSTM 512 with location-sensitive
+80 mel, four BiLSTM layers of 512 per direction (100 frames/s, 25 frames/s out), speller LSTM 512 with location
 attention, vocabulary 1000, random weights; batch 8 x 10 s, beam 10, transcripts of exactly 40 tokens. The contestants
 take turns: others' load hits them alike. Reported are medians: seconds of the listener, milliseconds of the search per
 step and utterance (a step is a token, or the end), the real-time factor of both together, and the CPU time of the
@@ -199,10 +199,9 @@ def one_row(batch: int, beam: int, seconds: float) -> None:
     start = time.perf_counter()
     model.search(heard, lengths, beam, tokens, True)
     step = 1000 * (time.perf_counter() - start) / (tokens + 1)
+    share = step / batch / beam / seconds
     memory = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before) / 1024
-    print(
-        f"| {batch} | {beam} | {seconds:g} | {tokens} | {step:.2f} | {step / batch / beam / seconds:.4f} | {memory:.0f} |"
-    )
+    print(f"| {batch} | {beam} | {seconds:g} | {tokens} | {step:.2f} | {share:.4f} | {memory:.0f} |")
 
 
 @torch.inference_mode()

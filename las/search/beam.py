@@ -52,6 +52,8 @@ class SearchConfig:
     temperature: float = 1.0  # the speller's logits are divided by it
     internal_weight: float = 0.0  # weight of what the speller says when it hears nothing, which is subtracted
     hot_word_bonus: float = 1.5  # added to the log-probability for each token of a hot word
+    bfloat16: bool = False  # compute listener, speller and CTC in bfloat16 when a model is opened; on a CPU with
+    # AVX512-BF16 or AMX two to three times as fast, scores differ by rounding
     patience: float = 0.0  # an utterance is done when patience x beam transcripts ended; 0: when no other can win
 
     def __post_init__(self) -> None:
