@@ -54,7 +54,8 @@ class SearchConfig:
     hot_word_bonus: float = 1.5  # added to the log-probability for each token of a hot word
     bfloat16: bool = False  # compute listener, speller and CTC in bfloat16 when a model is opened; on a CPU with
     # AVX512-BF16 or AMX two to three times as fast, scores differ by rounding
-    patience: float = 0.0  # an utterance is done when patience x beam transcripts ended; 0: when no other can win
+    patience: float = 0.0  # an utterance is done when patience x beam transcripts ended; 0: when no other can win, but
+    # as 1 with hot words, internal_weight or a token_reward above 0, with which almost any could
 
     def __post_init__(self) -> None:
         if self.beam < 1 or self.ctc_candidates < 1:

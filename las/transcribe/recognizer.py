@@ -155,6 +155,8 @@ class Recognizer:
         if phrases and search.hot_word_bonus:
             hot = HotWordScorer(phrases, self.tokenizer.size, batch, self.device)
             parts.append(Part("hot words", hot, search.hot_word_bonus))
+        if not search.patience and (search.token_reward > 0 or any(part.gain > 0 for part in parts)):
+            search = replace(search, patience=1.0)  # else the search would go on to the greatest length
         limits = (listened.lengths * search.longest).ceil().long()
         least = (listened.lengths * search.shortest).floor().long()
         return beam_search(parts, limits, search, BOS, EOS, best, least, refine)

@@ -268,3 +268,23 @@ def test_tokens_are_traced_in_order(able, recordings, tools):
     assert len(traced.spans) == len(traced.peaks) == len(ids)
     assert [first for first, _ in traced.spans] == sorted(first for first, _ in traced.spans)
     torch.testing.assert_close(traced.weights.sum(1), torch.ones(len(ids) + 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "hot_words", "patience"),
+    [
+        ({}, [], 0.0),
+        ({}, ["ab"], 1.0),
+        ({"patience": 2.0}, ["ab"], 2.0),
+        ({"internal_weight": 0.1}, [], 1.0),
+        ({"token_reward": 0.1}, [], 1.0),
+        ({"token_reward": -0.1}, [], 0.0),
+    ],
+)
+def test_search_does_not_wait_for_what_could_always_win(able, recordings, monkeypatch, settings, hot_words, patience):
+    seen = []
+    search = module.beam_search
+    monkeypatch.setattr(module, "beam_search", lambda *a: seen.append(a[2].patience) or search(*a))
+    changed = module.Recognizer(able.model, able.tokenizer, replace(able.search, **settings))
+    changed.transcribe([recordings[0][0]], hot_words=hot_words)
+    assert seen == [patience]
