@@ -46,20 +46,22 @@ class HotWordScorer:
         """Phrases in token ids, the end of sentence not among them, for `batch` utterances."""
         self.batch = batch
         nodes = _trie(sorted({tuple(phrase) for phrase in phrases if len(phrase)}))
-        root = torch.zeros(vocabulary)
+        root = torch.zeros(vocabulary, dtype=torch.float64)
         root_next = torch.zeros(vocabulary, dtype=torch.int64)
         for token, child in nodes[0].children.items():
             root[token], root_next[token] = 1.0, child
         lists = [_exceptions(number, nodes) for number in range(len(nodes))]
         most = max(len(list_) for _, list_ in lists)
         tokens = torch.full((len(nodes), most), vocabulary)  # one beyond the last: none
-        gains, nexts = torch.zeros(len(nodes), most), torch.zeros(len(nodes), most, dtype=torch.int64)
+        gains = torch.zeros(len(nodes), most, dtype=torch.float64)
+        nexts = torch.zeros(len(nodes), most, dtype=torch.int64)
         for number, (_, list_) in enumerate(lists):
             for place, (token, (gain, node)) in enumerate(list_.items()):
                 tokens[number, place], gains[number, place], nexts[number, place] = token, gain, node
         self.root, self.root_next = root.to(device), root_next.to(device)  # (V,) scores and nodes from the root
         self.tokens, self.gains, self.nexts = tokens.to(device), gains.to(device), nexts.to(device)  # (nodes, most)
-        self.falls = torch.tensor([fall for fall, _ in lists], device=device)  # (nodes,) to the root, taken back
+        falls = [fall for fall, _ in lists]
+        self.falls = torch.tensor(falls, dtype=torch.float64, device=device)  # (nodes,) to the root, taken back
 
     def start(self) -> HotState:
         return HotState(torch.zeros(self.batch, 1, dtype=torch.int64, device=self.root.device), False)
