@@ -41,6 +41,7 @@ def load_script(path):
 
 
 prepare, prepare_lm = load_script(SCRIPT), load_script(LM_SCRIPT)
+prepare_voices = load_script(SCRIPT.with_name("prepare_voices.py"))
 
 
 def write_tree(root, tree, suffix=".flac", seconds=0.5):
@@ -262,16 +263,21 @@ def test_from_the_archives_to_results(tmp_path, mirror, run_recipe, tools):
 
 
 @pytest.mark.slow
-def test_run_sh_with_programs_of_its_own(tmp_path):
+@pytest.mark.parametrize("conf", ["smoke", "train"])
+def test_run_sh_with_programs_of_its_own(tmp_path, conf):
+    """The serious config begins with a model of synthetic voices."""
+    corpora = tmp_path / "corpora"
     for place in ("dev-clean/84/7", "train-clean-5/19/7"):
-        write_tree(tmp_path / "corpora", {place: ("THIS IS READ",) * 3}, seconds=1.5)
+        write_tree(corpora, {place: ("THIS IS READ",) * 3}, seconds=1.5)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "LAS_CORPORA": str(tmp_path / "corpora"), "PATH": path}
+    environment = {**os.environ, "LAS_CORPORA": str(corpora), "PATH": path, "CONF": conf, "PHRASES": "310"}
     words = ("train.epochs=1", "model.listener.width=8", "model.speller.width=8", "search.beam=1", "search.longest=0.2")
     script = SCRIPT.parent / "run.sh"
     done = subprocess.run([script, tmp_path / "out", *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "| dev-clean | " in (tmp_path / "out/RESULTS.md").read_text(encoding="utf-8")
+    begun = "init: voices/model" in (tmp_path / "out/run/config.yaml").read_text(encoding="utf-8")
+    assert begun == (tmp_path / "out/voices/model").exists() == (conf == "train")
 
 
 # ------------------------------------------------------------------------------------------------------ language models
@@ -335,3 +341,38 @@ def test_no_text_and_transcripts_too_short_to_tell(novel, tmp_path, capsys, monk
     write_manifest(tmp_path / "dev.jsonl", [Utterance("1", "none.wav", "too short")])
     assert prepare_lm.main(["--text", str(tmp_path / "novel.txt"), "--output", str(tmp_path)]) == 1
     assert "no transcript of 8 words, so it cannot be told" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------- synthetic voices
+
+
+def test_phrases_are_neighbouring_words_and_hang_on_the_seed():
+    texts = [["a", "b", "c", "d", "e", "f", "g"], ["x"]]
+    phrases = list(prepare_voices.draw(texts, 200, seed=1))
+    assert phrases == list(prepare_voices.draw(texts, 200, seed=1))
+    assert phrases[:5] != list(prepare_voices.draw(texts, 5, seed=2))
+    assert {phrase.text for phrase in phrases} >= {"x", "a", "a b c d e", "c d e f g", "g"}
+    assert all(phrase.text.replace(" ", "") in "abcdefgx" for phrase in phrases)
+    assert {len(phrase.text.split()) for phrase in phrases} == {1, 2, 3, 4, 5}
+
+
+def test_a_phrase_is_as_loud_as_it_says_and_begins_soon():
+    phrase = prepare_voices.Phrase("one", "this is read", "en-us", 170, 50, level=-6.0, noise=-200.0)
+    samples = prepare_voices.say(phrase)
+    assert abs(np.abs(samples).max() - 10 ** (-6 / 20)) < 1e-3
+    loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max())
+    assert loud[0] <= prepare_voices.BEFORE
+    assert 0.5 < len(samples) / 16_000 < 2
+    assert np.array_equal(samples, prepare_voices.say(phrase))
+
+
+def test_phrases_are_written_with_their_manifests(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepare_voices, "VALID", 2)
+    said = [Utterance("1", "none.wav", "it was the best of times")]
+    write_manifest(tmp_path / "train.jsonl", said)
+    assert prepare_voices.main(["--output", str(tmp_path), "--phrases", "6"]) == 0
+    train, valid = (read_manifest(tmp_path / "voices" / f"{name}.jsonl") for name in ("train", "valid"))
+    assert (len(train), len(valid)) == (4, 2)
+    assert all(soundfile.info(one.audio).duration == pytest.approx(one.seconds) for one in train)
+    assert prepare_voices.main(["--output", str(tmp_path), "--phrases", "2"]) == 1
+    assert "wanted transcripts, and more than 2 phrases of them" in capsys.readouterr().err
