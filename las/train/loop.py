@@ -161,8 +161,9 @@ class Trainer:
         self.ledger = Ledger()
         self.log = Log(folder, silent=not world.leads)
         self.waited = 0.0  # s for the loader, since this start
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        (folder / "attention").mkdir(exist_ok=True)
+        if world.leads:  # the others may come here before the folder is there, or see another disk
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            (folder / "attention").mkdir(exist_ok=True)
 
     def run(self) -> list[Path]:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
