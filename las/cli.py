@@ -525,7 +525,7 @@ def lm_ngram(
     texts: Texts,
     tokenizer: Annotated[Path, typer.Option(help="The recogniser's model folder, or its tokenizer.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The ARPA file; .gz is compressed.")],
-    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 5.")] = 4,
+    order: Annotated[int, typer.Option(help="Tokens of the longest n-grams, 2 to 8.")] = 4,
     cutoffs: Annotated[
         str, typer.Option(help="Of orders 2,3,...: n-grams that come this often or less are left out, such as 0,1,2.")
     ] = "0",
