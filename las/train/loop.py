@@ -242,9 +242,11 @@ class Trainer:
         progress = self.progress
         assert progress.heard + progress.left == len(self.loader.entries), (progress, len(self.loader.entries))
         self.log.write(progress.update, "epoch", {"epoch": epoch, "utterances": progress.heard, "left": progress.left})
-        if progress.left > self.loader.config.leave_out * len(self.loader.index):  # each rank saw only its own
+        total = len(self.loader.index)
+        left = progress.left + total - len(self.loader.entries)  # those that are too long are in no batch
+        if left > self.loader.config.leave_out * total:  # each rank saw only its own
             raise UserError(
-                f"{progress.left} of {len(self.loader.index)} utterances left out in epoch {epoch + 1}, by all ranks: "
+                f"{left} of {total} utterances left out in epoch {epoch + 1}, by all ranks: "
                 f"more than {self.loader.config.leave_out:.1%} (data.leave_out); each rank's message names its own"
             )
         progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0
