@@ -17,6 +17,7 @@ mkdir -p "$output"
 output=$(cd "$output" && pwd)
 data=$output/data
 keys=("$@")
+results=$(realpath -m "${RESULTS:-$output/RESULTS.md}")
 sharding=()    # options of `las shard`
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 
@@ -25,7 +26,6 @@ if ! flock --nonblock 9; then
     echo "$output: another run.sh is writing there; wait until it is done, or name another OUTPUT" >&2
     exit 1
 fi
-cd "$output"    # the configs' paths begin here
 
 stage() {    # NUMBER WHAT: whether this stage is to be run
     if [ "${STAGE:-1}" -gt "$1" ]; then return 1; fi
@@ -55,24 +55,17 @@ shards() {    # SET...
 }
 
 train() {    # NAME: of the config, where CONF does not say another
+    cd "$output"    # paths in configs and of keys begin here, those of CORPUS, PREPARE and RESULTS where the user is
     stage 4 "train" || return 0
     las train "$recipe/conf/${CONF:-$1}.yaml" "${keys[@]}" -o "$output/run"
 }
 
-evaluate() {    # SET...: of data/shards, or NAME=SHARDS: errors in words
+evaluate() {    # SET...: of data/shards, or NAME=SHARDS
     stage 5 "evaluate" || return 0
     local set sets=()
     for set; do
         [[ $set == *=* ]] || set=$set=data/shards/$set
         sets+=("$set")
     done
-    las evaluate "${sets[@]}" --model run/model -o run/hypotheses --append "${RESULTS:-$output/RESULTS.md}"
-}
-
-characters() {    # SET...: errors in words and in characters, for languages that are counted in these
-    stage 5 "errors in characters" || return 0
-    local set
-    for set; do
-        las score "$data/$set.jsonl" "run/hypotheses/$set.jsonl"
-    done
+    las evaluate "${sets[@]}" --model run/model -o run/hypotheses --append "$results"
 }

@@ -146,13 +146,20 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
 
 
 def write_state(path: Path, state: dict[str, Any]) -> None:
-    """Store the state of a run: whole or not at all."""
+    """Store the state of a run, whole or not at all; the one that was there is kept as `earlier` names it."""
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
+    if path.exists():
+        os.replace(path, earlier(path))
     os.replace(temporary, path)
+
+
+def earlier(path: Path) -> Path:
+    """Where the state before that of `path` lies."""
+    return path.with_name(f"{path.stem}.earlier{path.suffix}")
 
 
 def read_state(path: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 from rich.console import Console
@@ -621,7 +621,7 @@ class _TrainingBar:
         self.progress = _progress()
         self.task = self.progress.add_task("training", total=1.0)
 
-    def __enter__(self) -> _TrainingBar:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 
@@ -642,10 +642,6 @@ class _TrainingBar:
 
 class _LanguageModelBar(_TrainingBar):
     """The same for a language model."""
-
-    def __enter__(self) -> _LanguageModelBar:
-        self.progress.start()
-        return self
 
     def foretold(self, epoch: int, update: int, found: Perplexity) -> None:
         line = (

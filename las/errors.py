@@ -1,4 +1,4 @@
-"""The one error that is meant for the user."""
+"""The error that is meant for the user."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message says where, what was found, what was wanted and, where known, the way out. The command
     line prints it on one line and exits 1. A broken invariant is an `assert`, never a `UserError`.
     """
+
+
+class Interrupted(UserError):
+    """The user asked for the end of a run; all its ranks stop at the same place."""

@@ -20,7 +20,7 @@ import torch
 from las import checkpoint
 from las import config as settings
 from las.data.sentences import read_sentences
-from las.data.token_store import TextConfig, TokenStore, write_store
+from las.data.token_store import TextConfig, TokenStore, check_unknown, write_store
 from las.errors import UserError
 from las.evaluate.report import command, hardware, program
 from las.model.device import choose_device
@@ -134,11 +134,23 @@ def estimate_ngrams(
     texts: Sequence[str | Path], tokenizer: Tokenizer, style: str, order: int, cutoffs: Sequence[int], output: Path
 ) -> list[int]:
     """Count n-grams of some texts and write an ARPA file; how many of each order it holds is returned."""
-    tokens = (tokenizer.encode(sentence) for sentence in read_sentences(texts, style))
-    orders = estimate(tokens, tokenizer.size, order, cutoffs)
+    orders = estimate(_encoded(texts, tokenizer, style), tokenizer.size, order, cutoffs)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_arpa(output, orders, tokenizer)
     return [len(ngrams.scores) for ngrams in orders]
+
+
+def _encoded(texts: Sequence[str | Path], tokenizer: Tokenizer, style: str) -> Iterator[list[int]]:
+    """Tokens of all sentences; raises `UserError` at their end where too many were unknown."""
+    tokens = unknown = 0
+    first_unknown = ""
+    for sentence in read_sentences(texts, style):
+        ids = tokenizer.encode(sentence)
+        tokens += len(ids)
+        if UNK in ids:
+            unknown, first_unknown = unknown + ids.count(UNK), first_unknown or sentence
+        yield ids
+    check_unknown(unknown, tokens, first_unknown, tokenizer)
 
 
 @dataclass(frozen=True)

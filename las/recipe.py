@@ -352,6 +352,8 @@ def open_model(
         )
     model = LAS(config.model, folder.vocabulary)
     checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
+    if config.search.bfloat16:
+        model.to_bfloat16()
     chosen = choose_device(device) if isinstance(device, str) else device
     parts = _language_models(folder.path, config.search, tokenizer, chosen)
     return Recognizer(model.eval().to(chosen), tokenizer, config.search, str(name), parts), config
@@ -362,13 +364,14 @@ def _language_models(
 ) -> list[Callable[[int], Part]]:
     """The parts of language models in the search with a model from `folder`."""
     own = folder / "language_model"
+    dtype = torch.bfloat16 if search.bfloat16 else torch.float32
     added = search.language_model or (str(own) if own.is_dir() else "")
     asked = (
         ("language model", added, search.language_weight),
         ("source model", search.source_model, -search.source_weight),
     )
     return [
-        partial(_language_part, name, open_scorer(path, tokenizer, NEVER, device), weight)
+        partial(_language_part, name, open_scorer(path, tokenizer, NEVER, device, dtype), weight)
         for name, path, weight in asked
         if path and weight
     ]

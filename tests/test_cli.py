@@ -513,3 +513,18 @@ def test_hypotheses_keep_awkward_ids(las, random_model, tools, tmp_path):
     again = las("score", tmp_path / "set.jsonl", tmp_path / "out/set.jsonl")[1]
     assert again.startswith(out.split("\t")[1].replace("WER", "WER:"))
     assert len(read_manifest(tmp_path / "set.jsonl")) == len(ids)
+
+
+def test_hot_words_come_as_words_or_as_a_file(las, complaint, trained, corpus, tmp_path):
+    recording = next(one.audio for one in read_manifest(corpus / "valid.jsonl") if one.text == "ab")
+    model = ("--model", trained / "model")
+    words = tmp_path / "말.txt"
+    words.write_text("cc\n\nbb\n", encoding="utf-8")
+    for hot in ("cc, bb,", words):
+        status, out, err = las("transcribe", recording, *model, "--hot-words", hot, "--hot-word-bonus", "8")
+        assert (status, err) == (0, "")
+        assert "cc" in out or "bb" in out
+    assert las("transcribe", recording, *model, "--hot-words", "cc", "--hot-word-bonus", 0)[1].strip() == "ab"
+    assert "hot word '서울': the model's tokens cannot write '서울'" in complaint(
+        "transcribe", recording, *model, "--hot-words", "서울"
+    )

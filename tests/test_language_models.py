@@ -179,6 +179,10 @@ def test_samples_are_the_seeds(las, text, trained, tmp_path):
         (["sample", "--model", "{lm}", "--temperature", "0"], "a sample needs a finite temperature above 0 and"),
         (["ngram", "empty.txt", "--tokenizer", "{lm}", "-o", "x.arpa"], "no text to count n-grams in"),
         (["ngram", "{valid}", "--tokenizer", "{lm}", "--order", "9", "-o", "x.arpa"], "order 9 of an n-gram model"),
+        (
+            ["ngram", "{valid}", "upper.txt", "--tokenizer", "{lm}", "--style", "verbatim", "-o", "x.arpa"],
+            "tokens are unknown to the tokenizer, more than 1% (first: 'THECA' in 'THE CAT')",
+        ),
         (["ngram", "{valid}", "--tokenizer", "no.model", "-o", "x.arpa"], "no.model: cannot read the tokenizer"),
     ],
 )

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
+import random
 import re
 import shutil
 import signal
@@ -63,11 +65,12 @@ def same(one, other):
 
 def test_a_run_folder_has_what_is_promised(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
-        "attention", "checkpoints", "config.yaml", "left_out.jsonl", "log.jsonl", "model", "state.pt", "tensorboard",
+        "attention", "checkpoints", "config.yaml", "left_out.jsonl", "log.jsonl", "model", "state.earlier.pt",
+        "state.pt", "tensorboard",
     ]  # fmt: skip
     assert all(path.read_bytes().startswith(PNG) for path in (trained / "attention").iterdir())
     assert len(list((trained / "attention").iterdir())) == 4
-    assert len(list((trained / "checkpoints").iterdir())) == 2
+    assert 2 <= len(list((trained / "checkpoints").iterdir())) <= 4  # the best two of each of the last two states
     assert (trained / "left_out.jsonl").read_text() == ""
     log = [json.loads(line) for line in (trained / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {line["kind"] for line in log} == {"train", "epoch", "valid", "averaged"}
@@ -117,7 +120,8 @@ def test_a_model_folder_is_whole_and_transcribes(trained, corpus):
 
 
 def test_the_model_is_the_mean_of_the_best_weights(trained):
-    files = sorted((trained / "checkpoints").iterdir())
+    best = checkpoint.read_state(trained / "state.pt")["progress"]["best"]
+    files = [trained / "checkpoints" / f"{update:06d}.safetensors" for *_, update in best]
     one, other = (checkpoint.read_weights(file) for file in files)
     mean = model_weights(trained)
     assert all(torch.allclose(mean[name], (one[name] + other[name]) / 2, atol=1e-7) for name in mean)
@@ -153,6 +157,7 @@ def test_a_run_stopped_before_its_first_state_begins_anew_when_resumed(run, tmp_
     folder = run("train.epochs=1")
     before = model_weights(folder)
     (folder / "state.pt").unlink()
+    (folder / "state.earlier.pt").unlink(missing_ok=True)
     assert same(before, model_weights(run("train.epochs=1", resume=True)))
     kinds = [json.loads(line)["kind"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert kinds.count("valid") == 1
@@ -181,13 +186,59 @@ def test_a_run_is_resumed_as_it_was_started(run):
     run("train.epochs=2", "data.workers=1", "train.save_minutes=9", resume=True)  # these change nothing
 
 
-def test_a_damaged_state_is_refused(run, tmp_path):
+def test_a_damaged_state_is_said_and_the_one_before_it_taken(run, tmp_path, capsys):
+    whole = run("train.epochs=3", name="whole")
+    with pytest.raises(UserError, match="interrupted"):
+        run("train.epochs=3", "train.save_minutes=0", during=stop_after(3))
+    path = tmp_path / "run" / "state.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    resumed = run("train.epochs=3", "train.save_minutes=0", resume=True)
+    assert re.search(
+        r"state.pt: damaged, cannot be resumed: .*; going on from state.earlier.pt\n", capsys.readouterr().err
+    )
+    assert same(model_weights(whole), model_weights(resumed))
+
+
+def test_two_damaged_states_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="interrupted"):
         run("train.epochs=2", during=stop_after(1))
     path = tmp_path / "run" / "state.pt"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"state.pt: damaged, cannot be resumed"):
         run("train.epochs=2", resume=True)
+
+
+def kill_at_random(config, tools, folder, kills, longest, chance):
+    """Train in processes that are killed after a random time, then to the end; how many were killed in training."""
+    killed = 0
+    fork = multiprocessing.get_context("fork")
+    for _ in range(kills):
+        process = fork.Process(target=train, args=(config, folder, (folder / "config.yaml").exists(), tools.quiet()))
+        process.start()
+        process.join(chance.uniform(0, longest))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            killed += (folder / "config.yaml").exists()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+    train(config, folder, (folder / "config.yaml").exists(), tools.quiet())
+    return killed
+
+
+@pytest.mark.parametrize(
+    ("kills", "epochs", "workers"), [(3, 6, 0), pytest.param(200, 60, 1, marks=pytest.mark.slow)], ids=["3", "200"]
+)
+def test_killed_at_random_moments_and_resumed_gives_the_same_model(run_config, tools, tmp_path, kills, epochs, workers):
+    """With augmentation, masks, dropout and a moving average; a state is saved after every update."""
+    words = ["augment.speeds=[0.9,1.0,1.1]", "train.moving_average=0.9", "model.listener.dropout=0.2",
+             f"train.epochs={epochs}", f"data.workers={workers}", "train.save_minutes=0"]  # fmt: skip
+    config = run_config(*words)
+    started = time.perf_counter()
+    train(config, tmp_path / "whole", False, tools.quiet())
+    taken = time.perf_counter() - started
+    killed = kill_at_random(config, tools, tmp_path / "run", kills, 0.4 * taken, random.Random(kills))
+    assert killed >= kills // 3
+    assert same(model_weights(tmp_path / "whole"), model_weights(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

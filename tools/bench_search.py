@@ -199,11 +199,9 @@ def one_row(batch: int, beam: int, seconds: float) -> None:
     start = time.perf_counter()
     model.search(heard, lengths, beam, tokens, True)
     step = 1000 * (time.perf_counter() - start) / (tokens + 1)
+    share = step / batch / beam / seconds
     memory = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before) / 1024
-    print(
-        f"| {batch} | {beam} | {seconds:g} | {tokens} | {step:.2f} |",
-        f"{step / batch / beam / seconds:.4f} | {memory:.0f} |",
-    )
+    print(f"| {batch} | {beam} | {seconds:g} | {tokens} | {step:.2f} | {share:.4f} | {memory:.0f} |")
 
 
 @torch.inference_mode()

@@ -148,6 +148,8 @@ def main() -> None:
     if strange := [word for word in common if word.startswith("-") or "=" not in word]:
         parser.error(f"{strange[0]}: wanted KEY=VALUE")
     changes = {name: _settings(one) for name, one in yaml.safe_load(arguments.changes.read_text()).items()}
+    if unknown := [name for name in arguments.only or () if name not in changes]:
+        parser.error(f"--only {unknown[0]}: no such change in {arguments.changes}")
     changes = {name: changes[name] for name in arguments.only or changes}
     decodings = {}
     for word in arguments.decode:

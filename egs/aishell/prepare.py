@@ -43,8 +43,10 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def places(wav: Path, output: Path) -> list[Path]:
-    """Folders with recordings: `wav` itself, and for each archive in it OUTPUT/corpus/speakers/SPEAKER, unpacked."""
-    found = [wav]
+    """Where recordings lie: in `wav` once it is unpacked, else in OUTPUT/corpus/speakers/SPEAKER for each archive."""
+    if any((wav / name).is_dir() for name in SETS):
+        return [wav]
+    found = []
     for archive in sorted(wav.glob("*.tar.gz")):
         folder = output / "corpus" / "speakers" / archive.name.removesuffix(".tar.gz")
         found.append(folder if folder.is_dir() else unpack(archive, folder))

@@ -6,4 +6,3 @@ tokens 5000 --kind char
 shards train dev test
 train train
 evaluate dev test
-characters dev test

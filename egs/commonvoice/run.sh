@@ -9,4 +9,3 @@ sharding=(--rate 16000)
 shards train dev test
 train train
 evaluate dev test
-characters dev test

@@ -7,4 +7,3 @@ sharding=(--encode original)
 shards train dev test
 train train
 evaluate dev test
-characters dev test

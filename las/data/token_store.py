@@ -95,19 +95,19 @@ def write_store(folder: Path, sentences: Iterable[str], tokenizer: Tokenizer, lo
     temporary = folder / "store.json.part"
     temporary.write_text(json.dumps(asdict(contents), ensure_ascii=False), encoding="utf-8")
     os.replace(temporary, folder / "store.json")
-    _check(contents, tokenizer)
+    if not count:
+        raise UserError("no text to read: no sentence with a character in it")
+    check_unknown(unknown, tokens, first_unknown, tokenizer)
     return TokenStore(folder)
 
 
-def _check(contents: Contents, tokenizer: Tokenizer) -> None:
-    if not contents.sentences:
-        raise UserError("no text to read: no sentence with a character in it")
-    if contents.unknown > UNKNOWN_LIMIT * contents.tokens:
-        signs = tokenizer.unknown(contents.first_unknown)[:20]
+def check_unknown(unknown: int, tokens: int, first: str, tokenizer: Tokenizer) -> None:
+    """Raise `UserError` where too many tokens are unknown; `first` is the first sentence with one."""
+    if unknown > UNKNOWN_LIMIT * tokens:
         raise UserError(
-            f"{contents.unknown} of {contents.tokens} tokens are unknown to the tokenizer, more than "
-            f"{UNKNOWN_LIMIT:.0%} (first: {signs!r} in {contents.first_unknown[:60]!r}); is the text in another style "
-            "or language than the transcripts? See style"
+            f"{unknown} of {tokens} tokens are unknown to the tokenizer, more than {UNKNOWN_LIMIT:.0%} (first: "
+            f"{tokenizer.unknown(first)[:20]!r} in {first[:60]!r}); is the text in another style or language than the "
+            "transcripts? See style"
         )
 
 

@@ -1,8 +1,9 @@
 """A language model: the tokens so far -> the next token.
 
 Stacked LSTMs for the 1:1 next-symbol task, Graves 2013 (arXiv:1308.0850), section 2: every layer sees the input and
-feeds the output (skip connections, eq. 1-4), and the loss is -sum log Pr(x_{t+1} | x_1..t) (eq. 6). Without skip
-connections it is the plain stack. Sentences begin with BOS and a state of zeros, as they do in search.
+feeds the output (skip connections, eq. 1-4), and the loss is -sum log Pr(x_{t+1} | x_1..t) (eq. 6). Cells are torch's,
+without the paper's peepholes. Without skip connections it is the plain stack. Sentences begin with BOS and a state of
+zeros, as they do in search.
 
 `forward` is the teacher-forced pass of training, one call of torch's LSTM a layer. `LanguageModelSteps` is a copy of
 the weights made for one step after another, as search and sampling take them.

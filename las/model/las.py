@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from las.batch import Batch
@@ -71,10 +72,23 @@ class LAS(nn.Module):
         self.speller = Speller(config.speller, self.listener.width, vocabulary)
         self.ctc = CtcBranch(self.listener.width, vocabulary, config.listener.dropout) if config.ctc else None
 
+    @property
+    def precision(self) -> torch.dtype:
+        """What listener and speller compute in."""
+        return self.speller.output.weight.dtype
+
+    def to_bfloat16(self) -> LAS:
+        """The same model with all weights behind the frontend in bfloat16, changed in place."""
+        for part in (self.listener, self.speller, self.ctc):
+            if part is not None:
+                part.bfloat16()
+        return self
+
     def listen(self, waves: Tensor, samples: Tensor) -> Listened:
         """Waves (B, N), samples (B,) -> listened frames."""
         features, frames = self.frontend(waves, samples)  # (B, T, F)
-        listened, lengths = self.listener(self.spec_augment(features, frames), frames)  # (B, S, H)
+        features = self.spec_augment(features, frames).to(self.precision)
+        listened, lengths = self.listener(features, frames)  # (B, S, H)
         return Listened(listened, lengths, valid_frames(lengths, listened.shape[1]))
 
     def remember(self, listened: Listened) -> Memory:

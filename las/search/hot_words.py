@@ -46,7 +46,7 @@ class HotWordScorer:
         """Phrases in token ids, the end of sentence not among them, for `batch` utterances."""
         self.batch = batch
         nodes = _trie(sorted({tuple(phrase) for phrase in phrases if len(phrase)}))
-        root = torch.zeros(vocabulary)
+        root = torch.zeros(vocabulary, dtype=torch.float64)
         root_next = torch.zeros(vocabulary, dtype=torch.int64)
         for token, child in nodes[0].children.items():
             root[token], root_next[token] = 1.0, child
@@ -55,12 +55,14 @@ class HotWordScorer:
         rows = [[(token, *to) for token, to in list_.items()] for _, list_ in lists]
         none = (vocabulary, 0.0, 0)  # a token beyond the last
         columns = ([[one[place] for one in (*row, *[none] * (most - len(row)))] for row in rows] for place in range(3))
-        kinds = (torch.int64, torch.float32, torch.int64)
+        kinds = (torch.int64, torch.float64, torch.int64)
         self.root, self.root_next = root.to(device), root_next.to(device)  # (V,) scores and nodes from the root
         self.tokens, self.gains, self.nexts = (  # (nodes, most)
             torch.tensor(column, dtype=kind, device=device) for column, kind in zip(columns, kinds, strict=True)
         )
-        self.falls = torch.tensor([fall for fall, _ in lists], device=device)  # (nodes,) to the root, taken back
+        self.falls = torch.tensor(
+            [fall for fall, _ in lists], dtype=torch.float64, device=device
+        )  # (nodes,) to the root, taken back
 
     def start(self) -> HotState:
         return HotState(torch.zeros(self.batch, 1, dtype=torch.int64, device=self.root.device), False)

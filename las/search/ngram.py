@@ -47,8 +47,8 @@ class NgramModel:
         rows = [tokens]
         for keys, before in zip(self.keys[: self.order - 2], contexts.unbind(-1), strict=False):
             wanted = torch.where(before < 0, -1, before * self.vocabulary + tokens)
-            found = torch.searchsorted(keys, wanted).clamp_(max=max(len(keys) - 1, 0))
-            rows.append(torch.where(keys[found] == wanted, found, -1) if len(keys) else torch.full_like(found, -1))
+            found = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+            rows.append(torch.where(keys[found] == wanted, found, -1))
         return torch.stack(rows, dim=-1)
 
     def log_probabilities(self, contexts: Tensor) -> Tensor:
@@ -113,14 +113,13 @@ def build(
     Raises `UserError` for an n-gram that is listed twice or without its context.
     """
     vocabulary = tokenizer.size
-    while len(orders) > 1 and not len(orders[-1].scores):  # cut-offs left nothing of it
-        orders = orders[:-1]
     _order(orders[0], orders[0].tokens[:, 0], tokenizer, where)
     (scores, backoffs), read_as = _unigrams(orders[0], vocabulary)
     all_scores, all_backoffs = [scores], [backoffs]
     all_keys: list[np.ndarray] = []
     starts: list[np.ndarray] = []
-    for ngrams in orders[1:]:
+    listed = max((number for number, ngrams in enumerate(orders) if len(ngrams.scores)), default=0)
+    for ngrams in orders[1 : listed + 1]:  # what cut-offs left nothing of is no order of the model
         keys = ngrams.tokens[:, 0].astype(np.int64)
         for position, column in enumerate(ngrams.tokens.T[1:]):
             if position:

@@ -8,16 +8,18 @@ are summed in one go after the backward pass, not in hooks: a rank that has no b
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as ranks
 from torch import Tensor
 
-from las.errors import UserError
+from las.errors import Interrupted, UserError
 
 BUCKET = 1 << 24  # numbers that are summed in one message, at least: 64 MB of float32
 
@@ -100,12 +102,26 @@ def joined(backend: str, minutes: float) -> Iterator[World]:
     if missing:
         raise UserError(f"WORLD_SIZE is {size} but {', '.join(missing)} is not set; start the ranks with torchrun")
     world = World(int(os.environ["RANK"]), size)
+    patience = timedelta(minutes=minutes)
     with _told(world):
-        ranks.init_process_group(backend, timeout=timedelta(minutes=minutes))
+        store, _, _ = next(ranks.rendezvous("env://", timeout=patience))
+        ranks.init_process_group(backend, store=store, rank=world.rank, world_size=size, timeout=patience)
     try:
         yield world
+        _part(store, world)
+    except Interrupted:
+        _part(store, world)
+        raise
     finally:
         ranks.destroy_process_group()
+
+
+def _part(store: Any, world: World) -> None:
+    """Wait until every rank has all it asked of the others: one that leaves early cuts off what is under way."""
+    with suppress(RuntimeError):  # the store goes with the rank that keeps it, which has seen all others here
+        store.add("leaving", 1)
+        while store.add("leaving", 0) < world.size:
+            time.sleep(0.01)
 
 
 @contextmanager

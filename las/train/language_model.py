@@ -7,6 +7,7 @@ those of `las/train/loop.py` but for the pictures.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from las.train.averaging import MovingAverage
 from las.train.log import Log
 from las.train.loop import LOG_EVERY, PRECISIONS, stop_requested
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
+from las.train.run_folder import STATE, WEIGHTS, forget_weights
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ class LanguageModelTrainer:
         self.optimizer = build_optimizer(model, config.optimizer)
         self.moving = MovingAverage(model, config.moving_average)
         self.progress = LanguageModelProgress()
+        self.needed: deque[set[Path]] = deque(maxlen=2)  # weights that the last two states name
         self.log = Log(folder)
-        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / WEIGHTS).mkdir(exist_ok=True)
 
     def run(self) -> list[Path]:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
@@ -107,7 +110,7 @@ class LanguageModelTrainer:
         with stop_requested() as stop:
             for epoch in range(progress.epoch, config.epochs):
                 for batch in self.store.batches(size, progress.batch, pool, (config.seed, epoch)):
-                    figures = self._update(batch.to(self.device))
+                    figures = self._update(batch)
                     progress.batch += 1
                     progress.seconds = time.perf_counter() - started
                     share = min(1.0, (epoch + progress.batch / self.plan) / config.epochs)
@@ -140,11 +143,9 @@ class LanguageModelTrainer:
             "chance": torch.get_rng_state(),
             "chance_cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
-        write_state(self.folder / "state.pt", state)
-        kept = {self._weights(update) for _, update in self.progress.best}
-        for path in (self.folder / "checkpoints").glob("[0-9]*.safetensors"):
-            if path not in kept:
-                path.unlink()
+        write_state(self.folder / STATE, state)
+        self.needed.append({self._weights(update) for _, update in self.progress.best})
+        forget_weights(self.folder, set().union(*self.needed))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where `save` was called."""
@@ -154,6 +155,7 @@ class LanguageModelTrainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moving.restore(state["moving"])
+        self.needed.append({self._weights(update) for _, update in self.progress.best})
         torch.set_rng_state(state["chance"])
         if self.device.type == "cuda" and state["chance_cuda"] is not None:
             torch.cuda.set_rng_state(state["chance_cuda"], self.device)
@@ -166,9 +168,10 @@ class LanguageModelTrainer:
             options["lr"] = rate
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        tokens = int((batch.targets != BLANK).sum())
+        batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             logits = self.model(batch.inputs)
-        tokens = int((batch.targets != BLANK).sum())
         loss = nats(logits, batch.targets) / tokens
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip or float("inf"))
@@ -195,7 +198,7 @@ class LanguageModelTrainer:
         self.reporter.foretold(epoch, progress.update, found)
 
     def _weights(self, update: int) -> Path:
-        return self.folder / "checkpoints" / f"{update:06d}.safetensors"
+        return self.folder / WEIGHTS / f"{update:06d}.safetensors"
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:

@@ -4,13 +4,14 @@ RUN/log.jsonl                  a line every few updates and at every validation
 RUN/checkpoints/000120.safetensors   weights of the best validations, to be averaged
 RUN/attention/000120.png       where the speller looked in one fixed utterance
 RUN/tensorboard/               the same figures for TensorBoard
-RUN/state.pt                   all that `--resume` needs
+RUN/state.pt                   all that `--resume` needs; the one before it is state.earlier.pt
 """
 
 from __future__ import annotations
 
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -24,7 +25,7 @@ from torch import Tensor
 from las.batch import Batch
 from las.checkpoint import write_state, write_weights
 from las.data.loader import Loader
-from las.errors import UserError
+from las.errors import Interrupted, UserError
 from las.ledger import Ledger
 from las.model.las import LAS
 from las.train.averaging import MovingAverage
@@ -36,6 +37,7 @@ from las.train.noise import weight_noise
 from las.train.objectives import Losses, ObjectiveConfig, guide, losses
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
 from las.train.picture import draw_attention
+from las.train.run_folder import STATE, WEIGHTS, forget_weights
 from las.train.sampling import SamplingConfig
 from las.train.span import check_span, is_on
 from las.train.watch import Watch, measure
@@ -158,12 +160,12 @@ class Trainer:
         self.optimizer = build_optimizer(model, config.optimizer)
         self.moving = MovingAverage(model, config.moving_average)
         self.progress = Progress()
+        self.needed: deque[set[Path]] = deque(maxlen=2)  # weights that the last two states name
         self.ledger = Ledger()
         self.log = Log(folder, silent=not world.leads)
         self.waited = 0.0  # s for the loader, since this start
-        if world.leads:  # the others may come here before the folder is there, or see another disk
-            (folder / "checkpoints").mkdir(exist_ok=True)
-            (folder / "attention").mkdir(exist_ok=True)
+        for part in (WEIGHTS, "attention") if world.leads else ():
+            (folder / part).mkdir(exist_ok=True)
 
     def run(self) -> list[Path]:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
@@ -184,13 +186,12 @@ class Trainer:
                         saved = time.perf_counter()
                         self.save()
                     if stopped:
-                        raise UserError(f"interrupted at update {self.progress.update}; continue with --resume")
+                        raise Interrupted(f"interrupted at update {self.progress.update}; continue with --resume")
                 self._check_epoch(epoch)
                 if (epoch + 1) % self.config.validate_every == 0 or epoch + 1 == self.config.epochs:
                     self._validate()
                     self.progress.seconds = time.perf_counter() - started
                     self.save()
-                    self._forget()
         return [self._weights(update) for *_, update in self.progress.best]
 
     def save(self) -> None:
@@ -205,7 +206,9 @@ class Trainer:
             "chance_cuda": self.world.gather(torch.cuda.get_rng_state(self.device), self.device) if cuda else None,
         }
         if self.world.leads:
-            write_state(self.folder / "state.pt", state)
+            write_state(self.folder / STATE, state)
+            self.needed.append({self._weights(update) for *_, update in self.progress.best})
+            forget_weights(self.folder, set().union(*self.needed))
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where `save` was called."""
@@ -216,6 +219,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.moving.restore(state["moving"])
+        self.needed.append({self._weights(update) for *_, update in self.progress.best})
         if len(state["chance"]) != self.world.size:  # masks are drawn anew; what is trained on stays the same
             self.reporter.warned(f"saved by {len(state['chance'])} ranks, resumed by {self.world.size}")
             return
@@ -244,7 +248,7 @@ class Trainer:
         self.log.write(progress.update, "epoch", {"epoch": epoch, "utterances": progress.heard, "left": progress.left})
         total = len(self.loader.index)
         left = progress.left + total - len(self.loader.entries)  # those that are too long are in no batch
-        if left > self.loader.config.leave_out * total:  # each rank saw only its own
+        if self.world.size > 1 and left > self.loader.config.leave_out * total:  # each loader judged its own alone
             raise UserError(
                 f"{left} of {total} utterances left out in epoch {epoch + 1}, by all ranks: "
                 f"more than {self.loader.config.leave_out:.1%} (data.leave_out); each rank's message names its own"
@@ -373,17 +377,8 @@ class Trainer:
         if advice := progress.watch.advice(found, progress.update, self.config.aligned_by):
             self.reporter.warned(advice)
 
-    def _forget(self) -> None:
-        """Remove weights that are not among the best any more; after `save`, as its last state may need them."""
-        if not self.world.leads:
-            return
-        kept = {self._weights(update) for *_, update in self.progress.best}
-        for path in (self.folder / "checkpoints").glob("[0-9]*.safetensors"):
-            if path not in kept:
-                path.unlink()
-
     def _weights(self, update: int) -> Path:
-        return self.folder / "checkpoints" / f"{update:06d}.safetensors"
+        return self.folder / WEIGHTS / f"{update:06d}.safetensors"
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+import sys
+from collections.abc import Collection, Iterable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from las import checkpoint
 from las import config as settings
 from las.errors import UserError
+
+STATE, WEIGHTS = "state.pt", "checkpoints"
 
 
 def opened(config: Any, folder: Path, resume: bool, free: Collection[str]) -> dict[str, Any] | None:
@@ -28,10 +31,32 @@ def opened(config: Any, folder: Path, resume: bool, free: Collection[str]) -> di
             raise UserError(
                 f"{folder}: {changed[0]} differs from the run's {saved.name}; a run is resumed as it was started"
             )
-        return checkpoint.read_state(folder / "state.pt") if (folder / "state.pt").exists() else None
+        return _state(folder / STATE)
     if saved.exists():
         raise UserError(f"{folder}: holds a run; continue it with --resume, or name another folder")
     return None
+
+
+def _state(path: Path) -> dict[str, Any] | None:
+    """The last state; where that is damaged or was just being replaced, the one before it, and that is said."""
+    before = checkpoint.earlier(path)
+    if not path.exists() and not before.exists():
+        return None
+    try:
+        return checkpoint.read_state(path)
+    except UserError as error:
+        if not before.exists():
+            raise
+        print(f"las: {error}; going on from {before.name}", file=sys.stderr)
+        return checkpoint.read_state(before)
+
+
+def forget_weights(folder: Path, needed: Iterable[Path]) -> None:
+    """Remove weights of a run that neither of its states needs any more."""
+    kept = set(needed)
+    for path in (folder / WEIGHTS).glob("[0-9]*.safetensors"):
+        if path not in kept:
+            path.unlink()
 
 
 def claim(config: Any, folder: Path) -> None:

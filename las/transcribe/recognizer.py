@@ -18,6 +18,7 @@ from las.search.beam import Hypothesis, SearchConfig, beam_search
 from las.search.ctc_prefix import CtcPrefixScorer
 from las.search.hot_words import HotWordScorer
 from las.search.scorers import Ending, Part, SpellerScorer, internal_language_model
+from las.search.trace import Trace, trace
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 from las.transcribe.segments import cut_points
 
@@ -154,9 +155,18 @@ class Recognizer:
         if phrases and search.hot_word_bonus:
             hot = HotWordScorer(phrases, self.tokenizer.size, batch, self.device)
             parts.append(Part("hot words", hot, search.hot_word_bonus))
+        if not search.patience and (search.token_reward > 0 or any(part.gain > 0 for part in parts)):
+            search = replace(search, patience=1.0)  # else the search would go on to the greatest length
         limits = (listened.lengths * search.longest).ceil().long()
         least = (listened.lengths * search.shortest).floor().long()
         return beam_search(parts, limits, search, BOS, EOS, best, least, refine)
+
+    @torch.no_grad()
+    def trace(self, listened: Listened, transcripts: Sequence[Sequence[int]]) -> list[Trace]:
+        """Where the tokens of one transcript for each utterance are: attention, and CTC where the model has it."""
+        ctc = None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
+        memory = self.model.remember(listened)
+        return trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK)
 
     def _read_ahead(
         self, sources: Iterable[Source], seconds: float, on_error: Callable[[Source, UserError], None] | None

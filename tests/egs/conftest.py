@@ -66,7 +66,7 @@ def pack(archive, folder, names=None):
     return archive
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def alone(monkeypatch):
     """No corpora of this machine, no proxy and no pauses between downloads' tries."""
     monkeypatch.delenv("LAS_CORPORA", raising=False)
@@ -77,7 +77,7 @@ def alone(monkeypatch):
 
 
 @pytest.fixture
-def mirror(tmp_path):
+def mirror(tmp_path, alone):
     """The address of a publisher, and the folder that he serves."""
     folder = tmp_path / "published"
     folder.mkdir()
@@ -90,8 +90,8 @@ def mirror(tmp_path):
 
 
 @pytest.fixture
-def run_recipe(tmp_path, monkeypatch, capfd):
-    """A function: run egs/NAME/run.sh OUTPUT TINY WORDS with variables -> (exit status, OUTPUT, what was said).
+def run_recipe(tmp_path, monkeypatch, capfd, alone):
+    """A function: run egs/NAME/run.sh OUTPUT TINY WORDS in tmp_path, with variables -> (status, OUTPUT, what was said).
 
     The script is run as it stands; `las` and `python` on its PATH hand their command lines over to this process, which
     has imported torch already.
@@ -110,7 +110,7 @@ def run_recipe(tmp_path, monkeypatch, capfd):
         script = f'"{ROOT}/egs/{name}/run.sh" "$@"; printf "%s\\0" end $? > "{asked}"'
         environment = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **variables}
         command = ["bash", "-c", script, "run.sh", str(output), *TINY, *words]
-        with subprocess.Popen(command, env=environment) as process, contextlib.chdir(tmp_path):
+        with contextlib.chdir(tmp_path), subprocess.Popen(command, env=environment) as process:
             while (request := asked.read_text(encoding="utf-8").split("\0"))[0] != "end":
                 program, place, *arguments = request[:-1]
                 os.chdir(place)

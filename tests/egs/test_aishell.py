@@ -40,8 +40,7 @@ def published(tmp_path, tools):
 @pytest.fixture
 def unpacked(published):
     for archive in (published / "wav").glob("*.tar.gz"):
-        shutil.unpack_archive(archive, published / "wav", filter="data")
-        archive.unlink()
+        shutil.unpack_archive(archive, published / "wav", filter="data")  # and the archives stay beside the folders
     return published
 
 
@@ -87,7 +86,7 @@ def test_missing_transcripts_stop_it(prepare, unpacked, tmp_path, capsys):
 
 
 def test_recordings_outside_the_sets_stop_it(prepare, unpacked, tmp_path, capsys):
-    (unpacked / "wav/dev").rename(unpacked / "wav/val")
+    (unpacked / "wav/dev").rename(unpacked / "wav/val")  # train/ is still there
     assert prepare.main(["--corpus", str(unpacked), "--output", str(tmp_path / "out")]) == 1
     assert "recordings that lie in none of train, dev, test" in capsys.readouterr().err
 
@@ -97,5 +96,5 @@ def test_from_the_archive_to_results(published, mirror, run_recipe, tools):
     tools.pack(folder / "33/data_aishell.tgz", published.parent)
     status, output, said = run_recipe("aishell", PREPARE=f"--mirror {address}")
     assert status == 0, said
-    assert said.count("/ N 6)") == 1  # characters of test
+    assert said.count("/ N 6)") == 1  # characters of test, on the line of `las evaluate`
     assert "| test | " in (output / "RESULTS.md").read_text(encoding="utf-8")

@@ -81,7 +81,7 @@ def test_one_clip_in_many_may_be_missing_and_is_told_of(prepare, release, tmp_pa
     assert len(read_manifest(tmp_path / "out/dev.jsonl")) == 119
 
 
-def test_without_the_archive_it_says_where_to_fetch_it(prepare, tmp_path, capsys):
+def test_without_the_archive_it_says_where_to_fetch_it(prepare, alone, tmp_path, capsys):
     assert prepare.main(["--output", str(tmp_path / "out")]) == 1
     assert "fetch a language at https://commonvoice.mozilla.org/datasets, then name" in capsys.readouterr().err
 
@@ -90,7 +90,7 @@ def test_from_the_fetched_archive_to_results(release, run_recipe, tools, tmp_pat
     archive = tools.pack(tmp_path / "cv-corpus-22.0-2025-06-20-ko.tar.gz", release.parent)
     for _ in range(2):  # the second time it is unpacked already
         shutil.rmtree(tmp_path / "out put/run", ignore_errors=True)
-        status, output, said = run_recipe("commonvoice", PREPARE=f"--archive {archive} --language ko")
+        status, output, said = run_recipe("commonvoice", PREPARE=f"--archive {archive.name} --language ko")
         assert status == 0, said
     assert "/ N 3)" in (output / "RESULTS.md").read_text(encoding="utf-8")
     assert "CER " in said

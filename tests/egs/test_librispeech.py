@@ -1,10 +1,15 @@
 """The librispeech recipe: seven archives in, four sets judged; the configs of Park et al. train without CTC."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
+from las import config as settings
 from las.data.manifest import read_manifest
+from las.recipe import RunConfig
+from las.train.optim import rate_at
 
 SPEAKERS = {
     "train-clean-100": 103, "train-clean-360": 14, "train-other-500": 20,
@@ -60,7 +65,7 @@ def test_a_hundred_hours_and_one_set_fetch_nothing_else(prepare, published, tmp_
     assert fetched == ["dev-clean.tar.gz", "train-clean-100.tar.gz"]
 
 
-def test_a_subset_that_is_not_published(prepare, tmp_path, capsys):
+def test_a_subset_that_is_not_published(prepare, alone, tmp_path, capsys):
     assert prepare.main(["--output", str(tmp_path / "out"), "--sets", "dev-dirty"]) == 1
     assert "no subset dev-dirty; there are train-clean-100, " in capsys.readouterr().err
 
@@ -78,6 +83,29 @@ def test_nobody_is_trained_on_and_tested_with(prepare, corpora, tmp_path, capsys
     options = ["--corpus", str(place), "--train", "dev-clean", "--sets", "dev-clean"]
     assert prepare.main(["--output", str(tmp_path / "out"), *options]) == 1
     assert "training and dev-clean share 1 speakers (1272); choose" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("conf", "ramp", "noise", "fall", "end"),
+    [("las_4_1024", 500, 10_000, 20_000, 80_000), ("las_6_1280", 1_000, 20_000, 140_000, 320_000)],
+)
+def test_schedules_are_those_of_the_paper(conf, ramp, noise, fall, end):
+    """Schedules B and L of Park et al. 2019: s_r, s_noise, s_i, s_f."""
+    config = settings.load(RunConfig, Path(__file__).parents[2] / f"egs/librispeech/conf/{conf}.yaml")
+    rates = [rate_at(update, end, config.train.optimizer) for update in (ramp // 2 - 1, ramp, fall - 1, fall + 99, end)]
+    assert rates[:3] == pytest.approx([0.0005, 0.001, 0.001])
+    assert 0.000_9 < rates[3] < 0.001
+    assert rates[4] == pytest.approx(0.000_01, rel=0.001)
+    assert (config.train.weight_noise_start, config.train.objective.smoothing_end) == (noise, fall)
+    assert config.data.batch_utterances * config.train.accumulate == 512
+
+
+@pytest.mark.skipif("LAS_CORPORA" not in os.environ, reason="wants $LAS_CORPORA/LibriSpeech")
+def test_the_real_subsets(prepare, tmp_path):
+    options = ["--train", "train-clean-100", "--sets", "dev-clean"]
+    assert prepare.main(["--output", str(tmp_path), *options]) == 0
+    assert len(ids(tmp_path / "train.jsonl")) == 329
+    assert len(ids(tmp_path / "dev-clean.jsonl")) == 648
 
 
 @pytest.mark.parametrize("conf", ["train", "las_4_1024"])

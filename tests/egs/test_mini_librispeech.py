@@ -17,7 +17,7 @@ import soundfile
 
 from las.data import download
 from las.data.download import unpack
-from las.data.manifest import read_manifest
+from las.data.manifest import Utterance, read_manifest, write_manifest
 from las.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "egs/mini_librispeech/prepare.py"
@@ -294,8 +294,8 @@ def test_sentences_look_like_transcripts(paragraph, expected):
 @pytest.fixture
 def novel(tmp_path):
     """A function from the paragraphs of a novel to the arguments of the script; dev.jsonl holds one long transcript."""
-    dev = [prepare.Utterance("1", "none.wav", "it was the best of times it was the worst of times")]
-    prepare.write_manifest(tmp_path / "dev.jsonl", dev)
+    dev = [Utterance("1", "none.wav", "it was the best of times it was the worst of times")]
+    write_manifest(tmp_path / "dev.jsonl", dev)
 
     def write(*paragraphs):
         (tmp_path / "novel.txt").write_text("\n\n".join(paragraphs), encoding="utf-8")
@@ -330,8 +330,8 @@ def test_no_text_and_transcripts_too_short_to_tell(novel, tmp_path, capsys, monk
     monkeypatch.delenv("LAS_CORPORA", raising=False)
     assert prepare_lm.main(["--output", str(tmp_path)]) == 1
     assert "no text: name one with --text, or set LAS_CORPORA" in capsys.readouterr().err
-    prepare.write_manifest(tmp_path / "dev.jsonl", [prepare.Utterance("1", "none.wav", "too short")])
+    write_manifest(tmp_path / "dev.jsonl", [Utterance("1", "none.wav", "too short")])
     assert prepare_lm.main(novel("A text.")) == 1
-    prepare.write_manifest(tmp_path / "dev.jsonl", [prepare.Utterance("1", "none.wav", "too short")])
+    write_manifest(tmp_path / "dev.jsonl", [Utterance("1", "none.wav", "too short")])
     assert prepare_lm.main(["--text", str(tmp_path / "novel.txt"), "--output", str(tmp_path)]) == 1
     assert "no transcript of 8 words, so it cannot be told" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from las.model.masking import valid_frames
 from las.model.speller import Speller, SpellerConfig
 from las.search.beam import Hypothesis, SearchConfig, beam_search
 from las.search.ctc_prefix import CtcPrefixScorer
-from las.search.scorers import Ending, Part, SpellerScorer
+from las.search.hot_words import HotWordScorer
+from las.search.scorers import Ending, Part, SpellerScorer, internal_language_model
 
 BEGIN = 0
 
@@ -186,6 +187,55 @@ def test_what_a_dead_beam_scores_does_not_matter():
     assert [one.tokens for one in search([score], [3], end=0, beams=8, best=9)[0]] == [(), (1,), (1, 1), (1, 1, 1)]
 
 
+def test_infinite_scores_are_no_numbers_either():
+    with pytest.raises(UserError, match="scores that are not numbers"):
+        search([lambda tokens: [-1.0, math.inf]], [3], end=0, beams=2)
+
+
+@pytest.mark.parametrize("refine", [False, True])
+def test_parts_that_know_different_tokens_are_named(refine):
+    speller = Part("speller", Prefixes([lambda tokens: [-1.0, -1.0, -2.0]]), 1.0)
+    scores = [lambda tokens: [-1.0, -1.0]]
+    other = Part("lm", PrefixCandidates(scores) if refine else Prefixes(scores), 0.3)
+    parts, rest = ([speller], [other]) if refine else ([speller, other], [])
+    with pytest.raises(
+        UserError, match=r"different numbers of tokens \(speller 3, lm 2\); they need the same tokenizer"
+    ):
+        beam_search(parts, torch.tensor([3]), SearchConfig(), BEGIN, 0, refine=rest)
+
+
+def test_the_end_waits_until_it_is_likely_enough():
+    """End -2, others -1: it is above 2.5 x the best other, not above 1.5 x it; at the limit it comes anyway."""
+    parts = [Part("table", Prefixes([lambda tokens: [-2.0, -1.0]]), 1.0)]
+    for threshold, tokens in [(2.5, ()), (1.5, (1, 1))]:
+        config = SearchConfig(beam=2, length_exponent=0.0, end_threshold=threshold)
+        assert beam_search(parts, torch.tensor([2]), config, BEGIN, 0)[0][0].tokens == tokens
+
+
+def test_a_run_of_tokens_comes_once():
+    parts = [Part("table", Prefixes([lambda tokens: [-9.0, -0.1, -0.2]]), 1.0)]
+    for run, tokens in [(0, (1, 1, 1, 1)), (1, (1, 2)), (2, (1, 1, 2, 1))]:
+        config = SearchConfig(beam=1, length_exponent=0.0, no_repeat=run)
+        assert beam_search(parts, torch.tensor([4]), config, BEGIN, 0)[0][0].tokens == tokens
+
+
+def test_search_goes_on_while_a_reward_may_turn_the_tables():
+    parts = [Part("table", Prefixes([lambda tokens: [-0.1, -1.0]]), 1.0)]
+    for reward, length in [(0.0, 0), (0.5, 0), (1.5, 5)]:
+        config = SearchConfig(beam=2, length_exponent=0.0, token_reward=reward)
+        assert len(beam_search(parts, torch.tensor([5]), config, BEGIN, 0)[0][0].tokens) == length
+
+
+def test_what_is_impossible_stays_so_when_it_is_subtracted():
+    parts = [
+        Part("speller", Prefixes([lambda tokens: [-1.0, -0.5, -0.6]]), 1.0),
+        Part("internal", Prefixes([lambda tokens: [-1.0, NEVER, -3.0]]), -0.5),
+    ]
+    found = beam_search(parts, torch.tensor([1]), SearchConfig(beam=3, length_exponent=0.0), BEGIN, 0, best=5)[0]
+    assert [one.tokens for one in found] == [(2,), ()]
+    assert [one.score for one in found] == pytest.approx([-1.6 + 2.0, -0.5])
+
+
 def test_search_stops_when_no_beam_can_win_any_more():
     scorer = Prefixes([lambda tokens: [-0.1, -5.0, -5.0]])
     beam_search([Part("table", scorer, 1.0)], torch.tensor([50]), SearchConfig(beam=3, length_exponent=0.0), BEGIN, 0)
@@ -201,6 +251,13 @@ def test_search_stops_when_no_beam_can_win_any_more():
         ({"ctc_weight": 1.0}, r"search.ctc_weight 1\.0 must be at least 0 and below 1"),
         ({"length_exponent": -0.1}, "length_exponent must be 0 or more"),
         ({"longest": 0.0}, "longest above 0"),
+        ({"ctc_candidates": 0}, "search.ctc_candidates 0 must be at least 1"),
+        ({"shortest": 1.5}, r"search.shortest 1\.5 must be at least 0 and at most longest 1\.0"),
+        ({"temperature": 0.0}, r"search.temperature 0\.0 must be above 0"),
+        *(
+            ({name: -1}, f"search.{name} -1 must be 0 or more")
+            for name in ("coverage", "end_threshold", "no_repeat", "internal_weight", "hot_word_bonus", "patience")
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(values, message):
@@ -436,3 +493,67 @@ def test_speller_and_ctc_together_equal_the_slow_search(beams, kind, longest, ca
         alone = SpellerScorer(speller, memory.select(torch.tensor([row])), (BLANK, UNKNOWN, BOS))
         single = beam_search([Part("speller", alone, 1.0)], limits[row : row + 1], config, BOS, EOS, best=3)[0]
         assert_same(single, reference_search([(spell, 1.0)], limit, config, EOS, 3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("kind", ["location", "content"])
+def test_all_scorers_together_equal_the_slow_search(beams, kind):
+    """Speller with temperature and coverage, CTC, internal language model and hot words, in batches and padded."""
+    torch.manual_seed(beams)
+    speller = Speller(SpellerConfig(width=5, embedding=3, attention=CONFIGS[kind](kind, 4)), 6, VOCABULARY)
+    speller = speller.double().eval()
+    for weight in speller.parameters():
+        torch.nn.init.normal_(weight, std=0.6)
+    lengths, never, phrases = torch.tensor([3, 4, 1]), (BLANK, UNKNOWN, BOS), [(4, 5), (5, 6, 6), (6,)]
+    frames = torch.randn(3, 4, 6).double() * valid_frames(lengths, 4).unsqueeze(2)
+    ctc = torch.randn(3, 4, VOCABULARY).double().log_softmax(-1)
+    config = SearchConfig(beam=beams, ctc_candidates=3, token_reward=0.1, end_threshold=2.0, no_repeat=2)
+
+    def parts(frames: Tensor, lengths: Tensor, ctc: Tensor) -> tuple[list[Part], list[Part]]:
+        memory = speller.remember(frames, valid_frames(lengths, frames.shape[1]))
+        scorer = SpellerScorer(speller, memory, never, temperature=1.3, coverage=True)
+        hot = HotWordScorer(phrases, VOCABULARY, len(lengths), frames.device)
+        return [
+            Part("speller", scorer, 0.7, Ending("coverage", 0.1)),
+            Part("internal", internal_language_model(speller, len(lengths), never), -0.2),
+            Part("hot words", hot, 0.8),
+        ], [Part("ctc", CtcPrefixScorer(ctc, lengths, BLANK, EOS), 0.3)]
+
+    limits = lengths + 1
+    full, refine = parts(frames, lengths, ctc)
+    found = beam_search(full, limits, config, BOS, EOS, 3, lengths // 2, refine)
+    for row, length in enumerate(lengths.tolist()):
+        own = slice(row, row + 1)
+        alone, _ = parts(frames[own, :length], lengths[own], ctc[own, :length])
+
+        def from_the_beginning(part: Part, tokens: Tokens) -> tuple[list[float], float]:
+            state = part.scorer.start()
+            for token in (BOS, *tokens):
+                scores, state = part.scorer.step(torch.tensor([[token]]), state)
+            return scores[0, 0].tolist(), float(part.scorer.finish(state)) if part.ending else 0.0
+
+        scored = [(lambda tokens, part=part: from_the_beginning(part, tokens)[0], part.weight) for part in alone]
+        theirs = reference_search(
+            scored, int(limits[row]), config, EOS, 3, length // 2, [(ctc_alone(ctc[row, :length]), 0.3)],
+            lambda tokens, part=alone[0]: 0.1 * from_the_beginning(part, tokens)[1],
+        )  # fmt: skip
+        assert_same(found[row], theirs)
+        names = ["speller", "internal", "hot words", "ctc", "coverage"]
+        assert all(list(one.scores) == names for one in found[row])
+    assert beams == 1 or any(found)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("frames", [0, 1])
+def test_nothing_heard_and_a_single_frame(frames):
+    speller = Speller(SpellerConfig(width=5, embedding=3), 6, VOCABULARY).eval()
+    lengths = torch.full((2,), frames)
+    memory = speller.remember(torch.randn(2, frames, 6), valid_frames(lengths, frames))
+    parts = [Part("speller", SpellerScorer(speller, memory, (BLANK, UNKNOWN, BOS)), 0.7)]
+    refine = [
+        Part("ctc", CtcPrefixScorer(torch.zeros(2, frames, VOCABULARY).log_softmax(-1), lengths, BLANK, EOS), 0.3)
+    ]
+    found = beam_search(parts, lengths, SearchConfig(beam=50), BOS, EOS, 50, refine=refine)
+    assert [len(one) for one in found] == [[1, 1], [4, 4]][frames]
+    assert all(len(one.tokens) <= frames and math.isfinite(one.score) for row in found for one in row)

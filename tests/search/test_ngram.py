@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from las.errors import UserError
@@ -65,6 +65,7 @@ def check(model, slow, seed, utterances=3, beams=3):
 
 
 @settings(max_examples=15, deadline=None)
+@example([[4]], 4, 0, (0, 1))  # nothing is left of the higher orders
 @given(TEXTS, st.integers(2, 4), st.integers(0, 99), st.sampled_from([(), (0, 1), (1,)]))
 def test_scores_are_those_of_the_file(tmp_path_factory, sentences, order, seed, cutoffs):
     path = tmp_path_factory.mktemp("arpa") / "lm.arpa"

@@ -18,6 +18,7 @@ from las.errors import UserError
 from las.model.las import LAS
 from las.text.tokenizer import BOS, EOS, Tokenizer
 from las.train import loop
+from las.train.distributed import World
 from las.train.log import Log
 from las.train.loop import Progress, TrainConfig, Trainer, Validation
 from las.train.objectives import guide
@@ -584,6 +585,6 @@ def test_what_is_too_long_counts_with_what_ranks_left_out():
     config = SimpleNamespace(leave_out=0.095)
     loader = SimpleNamespace(entries=range(91), index=range(100), config=config)
     log = SimpleNamespace(write=lambda *line: None)
-    trainer = SimpleNamespace(progress=Progress(heard=90, left=1), loader=loader, log=log)
+    trainer = SimpleNamespace(progress=Progress(heard=90, left=1), loader=loader, log=log, world=World(0, 2))
     with pytest.raises(UserError, match=r"10 of 100 utterances left out in epoch 1, by all ranks: more than 9\.5%"):
         Trainer._check_epoch(trainer, 0)

@@ -150,8 +150,8 @@ def test_large_vocabularies_and_few_words():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([[4]], 8, 1), "order 1 of an n-gram model: wanted 2 to 5"),
-        (([[4]], 8, 6), "order 6 of an n-gram model: wanted 2 to 5"),
+        (([[4]], 8, 1), "order 1 of an n-gram model: wanted 2 to 8"),
+        (([[4]], 8, 9), "order 9 of an n-gram model: wanted 2 to 8"),
         (([[4]], 10_000, 5), "5-grams of 10000 tokens are too many to be numbered; take a lower order"),
         (([[4]], 8, 3, (2, 1)), "cut-offs 2,1: wanted numbers of 0 or more that do not fall with the order"),
         (([[4]], 8, 3, (-1,)), "cut-offs -1: wanted numbers of 0 or more"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_batch_gives_what_single_recordings_give(able, recordings):
 def test_every_kind_of_source(able, recordings, tools, tmp_path):
     path, text = recordings[1]
     content = Path(path).read_bytes()
-    wave = tools.sing(text, 7)
+    wave = tools.sing(text, 101)
     with open(path, "rb") as file:
         found = able.transcribe([path, Path(path), content, io.BytesIO(content), file, (wave, tools.rate),
                                  (wave.numpy(), tools.rate), write_flac(wave, tools.rate)])  # fmt: skip
@@ -200,3 +201,90 @@ def test_las_load_gives_a_recognizer(random_model, recordings):
 
     (one,) = las.load(str(random_model), device="cpu").transcribe([recordings[0][0]])
     assert one.source == recordings[0][0]
+
+
+def test_hot_words_are_heard_where_the_bonus_is_large(able, recordings):
+    path, text = recordings[0]
+    assert able.transcribe([path], hot_words=["ab"])[0].text == text
+    eager = open_model_with(able, "hot_word_bonus", 8.0)
+    assert "cc" in eager.transcribe([path], hot_words=["cc", ""])[0].text
+    assert eager.transcribe([path], hot_words=[" "])[0].text == text
+
+
+def open_model_with(able, name, value):
+    return module.Recognizer(able.model, able.tokenizer, replace(able.search, **{name: value}))
+
+
+def test_a_hot_word_that_cannot_be_written_is_named(able, recordings):
+    with pytest.raises(UserError, match="hot word '서울': the model's tokens cannot write '서울'"):
+        able.transcribe([recordings[0][0]], hot_words=["ab", "서울"])
+
+
+@pytest.mark.parametrize(("name", "value"), [("coverage", 0.01), ("internal_weight", 0.1), ("shortest", 0.01)])
+def test_other_scorers_leave_a_sure_model_sure(able, recordings, name, value):
+    path, text = recordings[0]
+    assert open_model_with(able, name, value).transcribe([path])[0].text == text
+
+
+def test_a_language_model_has_its_part(able, recordings):
+    """One that wants no b."""
+
+    class NoB:
+        def __init__(self, batch):
+            self.batch = batch
+
+        def start(self):
+            return None
+
+        def step(self, tokens, state):
+            scores = torch.zeros(*tokens.shape, able.tokenizer.size)
+            scores[..., able.tokenizer.encode("b")] = -100.0
+            return scores, state
+
+        def select(self, state, utterances, parents):
+            return state
+
+    with_it = module.Recognizer(
+        able.model, able.tokenizer, able.search, language_models=[lambda batch: module.Part("lm", NoB(batch), 0.5)]
+    )
+    assert all("b" not in one.text for one in with_it.transcribe([path for path, _ in recordings]))
+
+
+def test_bfloat16_gives_the_same_texts(trained, recordings):
+    rounded, _ = open_model(trained / "model", "cpu", ["search.bfloat16=true"])
+    assert rounded.model.precision == torch.bfloat16
+    assert rounded.model.frontend.mean.dtype == torch.float32
+    found = rounded.transcribe([path for path, _ in recordings])
+    assert sum(one.text == text for one, (_, text) in zip(found, recordings, strict=True)) >= 7
+
+
+@torch.no_grad()
+def test_tokens_are_traced_in_order(able, recordings, tools):
+    text = recordings[1][1]
+    wave = tools.sing(text, 7)
+    listened = able.model.listen(wave[None], torch.tensor([len(wave)]))
+    ids = able.tokenizer.encode(text)
+    (traced,) = able.trace(listened, [ids])
+    assert len(traced.spans) == len(traced.peaks) == len(ids)
+    assert [first for first, _ in traced.spans] == sorted(first for first, _ in traced.spans)
+    torch.testing.assert_close(traced.weights.sum(1), torch.ones(len(ids) + 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "hot_words", "patience"),
+    [
+        ({}, [], 0.0),
+        ({}, ["ab"], 1.0),
+        ({"patience": 2.0}, ["ab"], 2.0),
+        ({"internal_weight": 0.1}, [], 1.0),
+        ({"token_reward": 0.1}, [], 1.0),
+        ({"token_reward": -0.1}, [], 0.0),
+    ],
+)
+def test_search_does_not_wait_for_what_could_always_win(able, recordings, monkeypatch, settings, hot_words, patience):
+    seen = []
+    search = module.beam_search
+    monkeypatch.setattr(module, "beam_search", lambda *a: seen.append(a[2].patience) or search(*a))
+    changed = module.Recognizer(able.model, able.tokenizer, replace(able.search, **settings))
+    changed.transcribe([recordings[0][0]], hot_words=hot_words)
+    assert seen == [patience]

@@ -1,0 +1,97 @@
+"""A transcript that was found -> where in the recording its tokens are: by attention and by CTC.
+
+Attention is asked again with the transcript given, which costs one pass for all tokens and keeps search free of it.
+CTC's answer is the best of all alignments (Graves et al. 2006, with Viterbi's maximum in place of the sum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from las.model.memory import Memory
+from las.model.speller import Speller
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where one transcript's tokens are, in listener frames counted from 0."""
+
+    weights: Tensor  # attention while each token and the end was spelled (L + 1, S), real frames only
+    spans: list[tuple[int, int]] | None  # first and last frame of each token by CTC; None: no alignment, or no CTC
+
+    @property
+    def peaks(self) -> list[int]:
+        """The frame that each token's attention looked at most."""
+        return self.weights[:-1].argmax(1).tolist() if self.weights.shape[1] else []
+
+    @property
+    def means(self) -> list[float]:
+        """The mean frame of each token's attention."""
+        weights = self.weights[:-1].double()
+        places = torch.arange(weights.shape[1], dtype=torch.float64, device=weights.device)
+        return ((weights @ places) / weights.sum(1).clamp(min=torch.finfo(weights.dtype).tiny)).tolist()
+
+
+def trace(
+    transcripts: Sequence[Sequence[int]],
+    speller: Speller,
+    memory: Memory,
+    lengths: Tensor,
+    begin: int,
+    ctc: Tensor | None = None,
+    blank: int = 0,
+) -> list[Trace]:
+    """Traces of one transcript for each utterance, with (B,) real frames; `ctc` are log-probabilities (B, S, V)."""
+    device = memory.frames.device
+    longest = max(map(len, transcripts), default=0)
+    read = torch.full((len(transcripts), longest + 1), begin, device=device)  # begin, then the tokens
+    for row, tokens in enumerate(transcripts):
+        read[row, 1 : len(tokens) + 1] = torch.tensor(list(tokens), dtype=torch.int64)
+    weights = speller(read, memory)[1]  # (B, L + 1, S)
+    traces = []
+    for row, (tokens, frames) in enumerate(zip(transcripts, lengths.tolist(), strict=True)):
+        spans = None if ctc is None else ctc_spans(ctc[row, :frames], tokens, blank)
+        traces.append(Trace(weights[row, : len(tokens) + 1, :frames], spans))
+    return traces
+
+
+def ctc_spans(log_probabilities: Tensor, tokens: Sequence[int], blank: int) -> list[tuple[int, int]] | None:
+    """First and last frame of each token in the best alignment of log-probabilities (S, V); None: there is none.
+
+    Of equal alignments the one that stays longest in what was said before.
+
+    >>> certain = torch.tensor([[0.1, 0.9], [0.1, 0.9], [0.9, 0.1], [0.1, 0.9]]).log()
+    >>> ctc_spans(certain, [1, 1], blank=0)
+    [(0, 1), (3, 3)]
+    """
+    table = log_probabilities.double().cpu()
+    path = torch.full((2 * len(tokens) + 1,), blank)  # blanks around the tokens
+    path[1::2] = torch.tensor(list(tokens), dtype=torch.int64)
+    spoken = table[:, path]  # (S, 2L + 1)
+    skips = torch.zeros(len(path), dtype=torch.bool)  # whether a place can be reached from two before it
+    skips[3::2] = path[3::2] != path[1:-2:2]
+    never = torch.full((2,), -torch.inf, dtype=torch.float64)
+    best = torch.full((len(path),), -torch.inf, dtype=torch.float64)
+    best[0] = 0.0  # before the first frame: as if a blank had been
+    came: list[Tensor] = []
+    for said in spoken:
+        padded = torch.cat([never, best])
+        two = padded[:-2].masked_fill(~skips, -torch.inf)
+        best, steps = torch.stack([best, padded[1:-1], two]).max(0)
+        best = best + said
+        came.append(steps)
+    place = len(path) - 1
+    if len(path) > 1 and not best[place] > best[place - 1]:
+        place -= 1
+    if best[place].isneginf():
+        return None
+    spans: dict[int, tuple[int, int]] = {}
+    for frame in range(len(came) - 1, -1, -1):
+        if place % 2:
+            spans[place // 2] = (frame, spans.get(place // 2, (frame, frame))[1])
+        place -= int(came[frame][place])
+    return [spans[number] for number in range(len(tokens))]
