@@ -104,7 +104,10 @@ def write_weights(path: Path, weights: dict[str, Tensor], half: bool = False) ->
     """Store tensors as safetensors, under a temporary name first."""
     kept = {name: (value.half() if half and value.is_floating_point() else value) for name, value in weights.items()}
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in kept.items()}))
+    whole = torch.contiguous_format
+    # copies, as safetensors wants: tensors of one model may share their memory
+    apart = {name: value.detach().cpu().clone(memory_format=whole) for name, value in kept.items()}
+    temporary.write_bytes(save(apart))
     os.replace(temporary, path)
 
 

@@ -5,6 +5,7 @@ A folder that `las lm train` makes, language_model/, holds config.yaml, model.sa
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -177,8 +178,8 @@ class OpenLanguageModel:
 
     def sample(self, sentences: int, temperature: float, seed: int) -> Iterator[str]:
         """Draw some sentences; the same seed draws the same."""
-        if temperature <= 0 or sentences < 1:
-            raise UserError("a sample needs a temperature above 0 and at least one sentence")
+        if not 0 < temperature < math.inf or sentences < 1:
+            raise UserError("a sample needs a finite temperature above 0 and at least one sentence")
         chance = torch.Generator(self.device).manual_seed(seed)
         drawn = sample(self.scorer(sentences), sentences, BOS, EOS, LONGEST_SAMPLE, temperature, chance)
         yield from map(self.tokenizer.decode, drawn)

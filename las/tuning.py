@@ -147,8 +147,13 @@ def _changed(search: SearchConfig, values: Mapping[str, float]) -> SearchConfig:
 
 
 def tune(lists: Lists, search: SearchConfig, names: Sequence[str]) -> Tuned:
-    """Try all settings of the grids of `names`; among equals the one nearest to `search` is the best."""
+    """Try all settings of the grids of `names`; among equals the one nearest to `search` is the best.
+
+    Settings of parts that the lists do not hold are left as they are; `UserError` where that is all of them.
+    """
     varied = [name for name in names if PARTS.get(name, "speller") in lists.scores]
+    if not varied:
+        raise UserError(f"--vary {','.join(names)}: nothing to choose, this search has none of these parts")
     grids = [GRIDS[name] for name in varied]
     points = (dict(zip(varied, map(float, point), strict=True)) for point in itertools.product(*grids))
 

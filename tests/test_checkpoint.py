@@ -51,6 +51,15 @@ def test_half_precision_is_stored_in_half_the_space_and_read_as_float32(tmp_path
     assert found["steps"].dtype == torch.int64
 
 
+def test_weights_that_are_one_tensor_by_two_names_are_stored_by_both(tmp_path):
+    tied = torch.arange(6.0).view(2, 3)
+    checkpoint.write_weights(tmp_path / "tied.safetensors", {"embedding": tied, "output": tied, "turned": tied.t()})
+    found = checkpoint.read_weights(tmp_path / "tied.safetensors")
+    assert torch.equal(found["embedding"], tied)
+    assert torch.equal(found["output"], tied)
+    assert torch.equal(found["turned"], tied.t())
+
+
 def test_writing_again_replaces_the_whole_folder(model):
     (model / "left_over.txt").write_text("old")
     write_model(model, "style: verbatim\n", {"b": torch.zeros(1)}, b"new", 6, "# new\n")

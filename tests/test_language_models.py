@@ -175,7 +175,8 @@ def test_samples_are_the_seeds(las, text, trained, tmp_path):
         (["score", "{valid}", "--model", "{lm}", "--style", "x"], "unknown text style 'x'"),
         (["score", "empty.txt", "--model", "{lm}"], "no text to read: no sentence with a character in it"),
         (["score", "{valid}", "--model", "{lm}", "--style", "verbatim", "upper.txt"], "tokens are unknown to the"),
-        (["sample", "--model", "{lm}", "--temperature", "0"], "a sample needs a temperature above 0 and at least one"),
+        (["sample", "--model", "{lm}", "--temperature", "nan"], "a sample needs a finite temperature above 0 and"),
+        (["sample", "--model", "{lm}", "--temperature", "0"], "a sample needs a finite temperature above 0 and"),
         (["ngram", "empty.txt", "--tokenizer", "{lm}", "-o", "x.arpa"], "no text to count n-grams in"),
         (["ngram", "{valid}", "--tokenizer", "{lm}", "--order", "9", "-o", "x.arpa"], "order 9 of an n-gram model"),
         (

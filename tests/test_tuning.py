@@ -118,5 +118,7 @@ def test_what_cannot_be_tuned(trained, corpus):
 
     with pytest.raises(UserError, match="--vary beam: wanted some of ctc_weight, language_weight, "):
         run(corpus / "shards" / "valid", ["beam"])
+    with pytest.raises(UserError, match="--vary source_weight: nothing to choose, this search has none of these parts"):
+        run(corpus / "shards" / "valid", ["source_weight"])
     with pytest.raises(UserError, match=r"valid\.jsonl: wanted a folder of shards; `las shard`"):
         run(corpus / "valid.jsonl", ["ctc_weight"])

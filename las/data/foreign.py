@@ -16,7 +16,9 @@ import csv
 import gzip
 import io
 import json
+import math
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,7 +140,10 @@ def _table(path: Path) -> Iterator[Stretch]:
         rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
     else:
         rows = csv.DictReader(lines, strict=True)
-    head = {name.strip().lower(): name for name in rows.fieldnames or ()}
+    try:
+        head = {name.strip().lower(): name for name in rows.fieldnames or ()}
+    except csv.Error as error:
+        raise UserError(f"{path}, line 1: {error}") from None
     columns = {key: next((head[name] for name in names if name in head), None) for key, names in COLUMNS.items()}
     for key in ("audio", "text"):
         if columns[key] is None:
@@ -150,6 +155,8 @@ def _table(path: Path) -> Iterator[Stretch]:
             cells = {key: row.get(name) if name else None for key, name in columns.items()}
             if cells["audio"] is None or cells["text"] is None:
                 raise UserError(f"{path}, line {rows.line_num}: fewer cells than the head has")
+            if not cells["audio"].strip():
+                raise UserError(f"{path}, line {rows.line_num}: names no recording")
             name = cells["id"] or Path(cells["audio"]).with_suffix("").as_posix()
             yield Stretch(name, _beside(path.parent, cells["audio"]), cells["text"].strip(), cells["speaker"] or None)
     except csv.Error as error:
@@ -183,7 +190,8 @@ def _segments(path: Path) -> Iterator[tuple[str, tuple[str, float | None, float 
     for number, (id, rest) in enumerate(_pairs(path), start=1):
         try:
             recording, start, end = rest.split()
-            yield id, (recording, float(start), float(end) - float(start))
+            first, last = (_seconds(float(one)) for one in (start, end))
+            yield id, (recording, first, last - first)
         except ValueError:
             raise UserError(f"{path}, line {number}: wanted ID RECORDING START END") from None
 
@@ -203,17 +211,19 @@ def _json_lines(path: Path) -> Iterator[Stretch]:
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error})") from None
         try:
             yield from _nemo(record, path.parent) if "audio_filepath" in record else _lhotse(record, path.parent)
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except KeyError as error:
             raise UserError(f"{where}: neither a cut of lhotse nor a line of NeMo (lacks {error})") from None
+        except (TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{where}: neither a cut of lhotse nor a line of NeMo ({error})") from None
 
 
 def _nemo(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
     place = folder / record["audio_filepath"]
-    start, seconds = record.get("offset"), record.get("duration")
+    start, seconds = (None if record.get(key) is None else _seconds(record[key]) for key in ("offset", "duration"))
     name = Path(record["audio_filepath"]).with_suffix("").as_posix() + ("" if start is None else f"@{start}")
     yield Stretch(name, place, record["text"], record.get("speaker"), start, seconds)
 
@@ -224,12 +234,19 @@ def _lhotse(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
     if source["type"] != "file":
         raise UserError(f"{record['id']}: its recording is of type {source['type']!r}; wanted file, nothing is run")
     place = folder / source["source"]
-    whole = record["recording"]["duration"]
+    whole = _seconds(record["recording"]["duration"])
     for one in record["supervisions"]:
-        start, seconds = record["start"] + one["start"], one["duration"]
+        start, seconds = _seconds(record["start"]) + _seconds(one["start"]), _seconds(one["duration"])
         everything = start < 0.01 and abs(seconds - whole) < 0.01
         stretch = Stretch(one["id"], place, one["text"], one.get("speaker"), start, seconds)
         yield replace(stretch, start=None) if everything else stretch
+
+
+def _seconds(value: float) -> float:
+    """A time as it stands in a file. Raises ValueError for what is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no time in seconds")
+    return value
 
 
 def _text(path: Path) -> str:
@@ -238,5 +255,7 @@ def _text(path: Path) -> str:
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (UnicodeDecodeError, EOFError) as error:
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{path}: the compressed data is cut short or damaged ({error}); fetch it again") from None
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None

@@ -466,10 +466,13 @@ def _rows(path: str, record: dict[str, Any], name: str, kind: type) -> Iterator[
 
 
 def _check_spans(path: str, shards: Sequence[Shard], entries: Sequence[Entry]) -> None:
-    """Entries must lie one after another in their shards, each id once, and no shard name may lead elsewhere."""
+    """Entries must lie one after another in their shards, each id once; no name of a shard or of its copy may lead
+    elsewhere."""
     for shard in shards:
         if not re.fullmatch(r"shard-[0-9]{6,}\.tar", shard.name):
             raise UserError(f"{path}: the shard name {shard.name!r} is not one las writes; {_ANEW}")
+        if not re.fullmatch(r"[0-9a-f]{64}", shard.sha256):
+            raise UserError(f"{path}: {shard.sha256!r:.80} is no SHA-256 of {shard.name}; {_ANEW}")
     ids: set[str] = set()
     counts = [0] * len(shards)
     for entry in entries:

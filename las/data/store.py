@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import fsspec
 
@@ -121,14 +122,15 @@ def _patiently(url: str, headers: dict[str, str], size: int | None) -> bytes:
 
 
 def _ask(url: str, headers: dict[str, str], size: int | None) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "las", "Accept-Encoding": "identity", **headers})
+    address = quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # any script, and spaces; what is quoted already stays
+    request = urllib.request.Request(address, headers={"User-Agent": "las", "Accept-Encoding": "identity", **headers})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             if headers and answer.status != 206:
                 raise UserError(
                     f"{url}: the server does not give parts of files; download the shards and name the folder"
                 )
-            data: bytes = answer.read()
+            data: bytes = answer.read() if size is None else answer.read(size + 1)  # no more than was asked for
             expected = answer.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
         error.close()
@@ -139,10 +141,10 @@ def _ask(url: str, headers: dict[str, str], size: int | None) -> bytes:
         raise _Interrupted(f"no connection ({error.reason})") from None
     except (http.client.HTTPException, OSError) as error:
         raise _Interrupted(f"the connection broke ({error.__class__.__name__})") from None
+    if size is not None and len(data) > size:
+        raise UserError(f"{url}: asked for {size} bytes, got more; the server does not keep to ranges")
     if expected is not None and expected.isdigit() and len(data) != int(expected):
         raise _Interrupted(f"the connection ended after {len(data)} of {expected} bytes")
-    if size is not None and len(data) > size:
-        raise UserError(f"{url}: asked for {size} bytes, got {len(data)}; the server does not keep to ranges")
     return data
 
 

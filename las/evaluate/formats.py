@@ -65,7 +65,7 @@ def parse_json(where: str, line: str) -> Line:
     """A JSON object with the strings "id" and "text", perhaps "speaker", "seconds" and "reference"."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
         raise UserError(f"{where}: not JSON ({what}), but the file begins as JSONL") from None
     for key in ("id", "text"):

@@ -124,9 +124,10 @@ def _csv_lines(path: Path, lines: list[tuple[str, str]]) -> Iterator[tuple[str, 
     if not sign:
         raise UserError(f"{path}, line 1: wanted a head with the columns id and text, found {lines[0][1][:60]!r}")
     rows = csv.reader((line + "\n" for _, line in lines), delimiter=sign, strict=True)
-    names = [name.strip().lower() for name in next(rows)]
-    begin = 2
+    begin = 1
     try:
+        names = [name.strip().lower() for name in next(rows)]
+        begin = rows.line_num + 1
         for row in rows:
             where, begin = f"{path}, line {begin}", rows.line_num + 1  # a quoted cell may go over several lines
             if len(row) == len(names):

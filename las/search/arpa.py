@@ -24,6 +24,7 @@ from las.text.tokenizer import BOS, EOS, SPECIAL_PIECES, UNK, Tokenizer
 NEVER = -99.0  # what ARPA files give as log-probability of the begin of sentence
 BLOCK = 100_000  # n-grams turned into lines at once
 NAMED = 8  # tokens that a message shows
+DIGITS = 15  # of a number of n-grams, at most
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class _Reader:
         counts: list[int] = []
         for line in self.lines:
             if match := re.fullmatch(r"ngram\s+(\d+)\s*=\s*(\d+)", line.strip()):
-                if int(match[1]) != len(counts) + 1:
-                    raise self._fail(f"{line.strip()!r}, wanted the number of {len(counts) + 1}-grams")
+                if match[1] != str(len(counts) + 1) or len(match[2]) > DIGITS:
+                    raise self._fail(f"{line.strip()[:60]!r}, wanted the number of {len(counts) + 1}-grams")
                 counts.append(int(match[2]))
             elif line.strip() == "\\1-grams:" and counts:
                 return counts

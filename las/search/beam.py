@@ -18,8 +18,9 @@ tests/search/reference.py says the same without tensors.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -63,6 +64,9 @@ class SearchConfig:
     # as 1 with hot words, internal_weight or a token_reward above 0, with which almost any could
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"search.{name} {value} must be a finite number")
         if self.beam < 1 or self.ctc_candidates < 1:
             name = "beam" if self.beam < 1 else "ctc_candidates"
             raise UserError(f"search.{name} {getattr(self, name)} must be at least 1")

@@ -52,16 +52,17 @@ class HotWordScorer:
             root[token], root_next[token] = 1.0, child
         lists = [_exceptions(number, nodes) for number in range(len(nodes))]
         most = max(len(list_) for _, list_ in lists)
-        tokens = torch.full((len(nodes), most), vocabulary)  # one beyond the last: none
-        gains = torch.zeros(len(nodes), most, dtype=torch.float64)
-        nexts = torch.zeros(len(nodes), most, dtype=torch.int64)
-        for number, (_, list_) in enumerate(lists):
-            for place, (token, (gain, node)) in enumerate(list_.items()):
-                tokens[number, place], gains[number, place], nexts[number, place] = token, gain, node
+        rows = [[(token, *to) for token, to in list_.items()] for _, list_ in lists]
+        none = (vocabulary, 0.0, 0)  # a token beyond the last
+        columns = ([[one[place] for one in (*row, *[none] * (most - len(row)))] for row in rows] for place in range(3))
+        kinds = (torch.int64, torch.float64, torch.int64)
         self.root, self.root_next = root.to(device), root_next.to(device)  # (V,) scores and nodes from the root
-        self.tokens, self.gains, self.nexts = tokens.to(device), gains.to(device), nexts.to(device)  # (nodes, most)
-        falls = [fall for fall, _ in lists]
-        self.falls = torch.tensor(falls, dtype=torch.float64, device=device)  # (nodes,) to the root, taken back
+        self.tokens, self.gains, self.nexts = (  # (nodes, most)
+            torch.tensor(column, dtype=kind, device=device) for column, kind in zip(columns, kinds, strict=True)
+        )
+        self.falls = torch.tensor(
+            [fall for fall, _ in lists], dtype=torch.float64, device=device
+        )  # (nodes,) to the root, taken back
 
     def start(self) -> HotState:
         return HotState(torch.zeros(self.batch, 1, dtype=torch.int64, device=self.root.device), False)

@@ -113,6 +113,7 @@ def build(
     Raises `UserError` for an n-gram that is listed twice or without its context.
     """
     vocabulary = tokenizer.size
+    _order(orders[0], orders[0].tokens[:, 0], tokenizer, where)
     (scores, backoffs), read_as = _unigrams(orders[0], vocabulary)
     all_scores, all_backoffs = [scores], [backoffs]
     all_keys: list[np.ndarray] = []
@@ -124,10 +125,8 @@ def build(
             if position:
                 keys = _rows(ngrams, all_keys[position - 1], keys, tokenizer, where)
             keys = keys * vocabulary + column
-        order = np.argsort(keys, kind="stable")
+        order = _order(ngrams, keys, tokenizer, where)
         keys = keys[order]
-        if len(twice := np.flatnonzero(keys[1:] == keys[:-1])):
-            raise UserError(f"{where}: {_named(ngrams, int(order[twice[0]]), tokenizer)} is listed twice")
         starts.append(np.searchsorted(keys, np.arange(len(all_scores[-1]) + 1) * vocabulary))
         all_keys.append(keys)
         all_scores.append(ngrams.scores[order])
@@ -151,6 +150,14 @@ def _unigrams(ngrams: Ngrams, vocabulary: int) -> tuple[tuple[np.ndarray, np.nda
     missing = np.setdiff1d(np.arange(UNK, vocabulary), listed)
     read_as[torch.from_numpy(missing)] = UNK
     return (scores, backoffs), read_as if len(missing) else None
+
+
+def _order(ngrams: Ngrams, keys: np.ndarray, tokenizer: Tokenizer, where: str) -> np.ndarray:
+    """What sorts n-grams by their keys, of which none may come twice."""
+    order = np.argsort(keys, kind="stable")
+    if len(twice := np.flatnonzero(keys[order[1:]] == keys[order[:-1]])):
+        raise UserError(f"{where}: {_named(ngrams, int(order[twice[0]]), tokenizer)} is listed twice")
+    return order
 
 
 def _rows(ngrams: Ngrams, known: np.ndarray, keys: np.ndarray, tokenizer: Tokenizer, where: str) -> np.ndarray:

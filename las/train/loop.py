@@ -246,10 +246,11 @@ class Trainer:
         progress = self.progress
         assert progress.heard + progress.left == len(self.loader.entries), (progress, len(self.loader.entries))
         self.log.write(progress.update, "epoch", {"epoch": epoch, "utterances": progress.heard, "left": progress.left})
-        limit = self.loader.config.leave_out * len(self.loader.index)
-        if self.world.size > 1 and progress.left > limit:  # the loader of each rank judged its own alone
+        total = len(self.loader.index)
+        left = progress.left + total - len(self.loader.entries)  # those that are too long are in no batch
+        if self.world.size > 1 and left > self.loader.config.leave_out * total:  # each loader judged its own alone
             raise UserError(
-                f"{progress.left} of {len(self.loader.index)} utterances left out in epoch {epoch + 1}, by all ranks: "
+                f"{left} of {total} utterances left out in epoch {epoch + 1}, by all ranks: "
                 f"more than {self.loader.config.leave_out:.1%} (data.leave_out); each rank's message names its own"
             )
         progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0

@@ -147,7 +147,17 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path):
         ({"a.csv": b"path,text\nx.wav,\xff\n"}, r"a\.csv: not UTF-8 .*; save it as UTF-8"),
         ({"a.jsonl": "{]\n"}, r"a\.jsonl, line 1: not JSON"),
         ({"a.jsonl": '\n{"id": "x"}\n'}, r"a\.jsonl, line 2: neither a cut of lhotse nor a line of NeMo"),
+        ({"a.csv": '"path,text\n'}, r"a\.csv, line 1: unexpected end of data"),
+        ({"a.csv": "path,text\n,a\n"}, r"a\.csv, line 2: names no recording"),
+        ({"a.jsonl": '{"audio_filepath": "", "text": "a"}\n'}, r"a\.jsonl, line 1: neither .* has an empty name"),
+        ({"a.jsonl": "[" * 200_000}, r"a\.jsonl, line 1: not JSON \(maximum recursion"),
+        ({"a.jsonl": '{"audio_filepath": "a", "text": "a", "offset": "1"}\n'}, r"line 1: .*'1' is no time in seconds"),
+        ({"a.jsonl": '{"audio_filepath": "a", "text": "a", "offset": NaN}\n'}, r"line 1: .*nan is no time in seconds"),
+        ({"a.jsonl": '{"audio_filepath": "a", "text": "a", "duration": true}\n'}, r"True is no time in seconds"),
+        ({"a.jsonl": '{"recording": {"sources": []}}\n'}, r"a\.jsonl, line 1: neither .* \(not enough values"),
         ({"a.jsonl.gz": b"no gzip"}, r"a\.jsonl\.gz: cannot be read: "),
+        ({"a.jsonl.gz": gzip.compress(b"{}" * 99)[:-9]}, r"gz: the compressed data is cut short or damaged"),
+        ({"a.jsonl.gz": gzip.compress(b"")[:10] + b"\xff" * 99}, r"gz: the compressed data is cut short or damaged"),
     ],
 )
 def test_corpora_that_cannot_be_read(tmp_path, files, message):
@@ -168,6 +178,7 @@ def test_a_source_that_is_not_there(tmp_path):
         ("wav.scp", "a sox /tmp/x.mp3 -t wav - |\n", r"wav\.scp: a is a command \(sox .*\), which is not run; write"),
         ("wav.scp", "b x.wav\n", r"text: a has no recording 'a' in wav\.scp"),
         ("segments", "a a 1.0\n", r"segments, line 1: wanted ID RECORDING START END"),
+        ("segments", "a a 0 inf\n", r"segments, line 1: wanted ID RECORDING START END"),
     ],
 )
 def test_kaldi_folders_that_cannot_be_read(tmp_path, name, content, message):

@@ -310,6 +310,7 @@ EDITS = [
     (lambda r: r["shards"][0].update(bytes="10"), r"shards\[0\] is .*: a value of another type"),
     (lambda r: r["utterances"][0].update(offset=True), r"utterances\[0\] is .*: a value of another type"),
     (lambda r: r["shards"][0].update(name="../x.tar"), r"the shard name '../x.tar' is not one las writes"),
+    (lambda r: r["shards"][0].update(sha256="../x"), r"'../x' is no SHA-256 of shard-000000.tar"),
     (lambda r: r["utterances"][0].update(shard=2), "lies in no shard"),
     (lambda r: r["utterances"][0].update(shard=-1), "lies in no shard"),
     (lambda r: r["utterances"][0].update(size=-1), "lies in no shard"),

@@ -136,6 +136,8 @@ def test_a_ctm_alone_has_an_utterance_a_file(written):
         ("t.jsonl", '{"id": "a", "text": "", "seconds": 0}', "line 1: 'seconds' is 0; wanted a number above 0"),
         ("t.csv", "", "t.csv, line 1: wanted a head with the columns id and text, found ''"),
         ("t.csv", "file,words\na,b\n", "t.csv, line 1: wanted a head with the columns id and text, found 'file,words'"),
+        ("t.csv", 'id,text,"x\n', "t.csv, line 1: not csv (unexpected end of data)"),
+        ("t.jsonl", '{"a":' + "[" * 200_000, "t.jsonl, line 1: not JSON (maximum recursion depth"),
         ("t.csv", 'id,text\n"a\nb",c\nd,e,f\n', "t.csv, line 4: 3 cells; the head has 2"),
         ("t.csv", 'id,text\na,b\nc,"d', "t.csv, line 3: not csv (unexpected end of data)"),
         ("t.trn", "one (a)\ntwo\n", "t.trn, line 2: no id in parentheses at the end; wanted was `text (speaker-utt"),

@@ -98,6 +98,8 @@ def test_a_compressed_file_that_is_cut_or_is_none(tmp_path, tokenizer):
     ("old", "new", "message"),
     [
         ("ngram 2=3", "ngram 3=3", "line 4: 'ngram 3=3', wanted the number of 2-grams"),
+        ("ngram 2=3", f"ngram 2={'9' * 20}", "line 4: 'ngram 2=99999999999999999999', wanted the number of 2-grams"),
+        ("ngram 2=3", f"ngram {'9' * 5000}=3", "line 4: 'ngram 9"),
         ("ngram 2=3", "n 2=3", "line 4: 'n 2=3', wanted ngram 2=COUNT or \\1-grams:"),
         ("ngram 2=3", "ngram 2=2", "line 16: '-0.3\\ta </s>', wanted \\end\\ after as many n-grams as \\data\\ says"),
         ("ngram 2=3", "ngram 2=4", "line 17: '' is no 2-gram with its log-probability"),

@@ -245,6 +245,8 @@ def test_search_stops_when_no_beam_can_win_any_more():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"longest": float("inf")}, "search.longest inf must be a finite number"),
+        ({"token_reward": float("nan")}, "search.token_reward nan must be a finite number"),
         ({"beam": 0}, "search.beam 0 must be at least 1"),
         ({"ctc_weight": 1.0}, r"search.ctc_weight 1\.0 must be at least 0 and below 1"),
         ({"length_exponent": -0.1}, "length_exponent must be 0 or more"),

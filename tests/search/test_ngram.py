@@ -110,6 +110,15 @@ def test_a_file_of_another_program(tmp_path):
         check(read_ngrams(path, TOKENIZER, torch.float64), Slow(path), seed)
 
 
+def test_orders_of_which_cutoffs_left_nothing(tmp_path):
+    """A text of one word: its bigrams come once each, so none is kept, and no trigram either."""
+    path = tmp_path / "lm.arpa"
+    write_arpa(path, estimate([[4]], V, 3, (1,)), TOKENIZER)
+    model = read_ngrams(path, TOKENIZER, torch.float64)
+    assert model.order == 1
+    check(model, Slow(path), seed=0)
+
+
 def test_unigrams_alone(tmp_path):
     text = "\\data\\\nngram 1=4\n\n\\1-grams:\n-1\t<unk>\n-99\t<s>\n-0.7\t</s>\n-0.4\tb\n\n\\end\\\n"
     path = foreign(tmp_path, text)
@@ -133,6 +142,7 @@ def test_float32_is_the_default_and_a_device_can_be_named():
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("-0.4\tb\t", "-0.4\t<unk>\t", r"foreign.arpa: the 1-gram '.' is listed twice"),
         ("-0.2\tb b\n", "-0.2\t<s> b\n", r"foreign.arpa: the 2-gram '<s> b' is listed twice"),
         ("b b b", "b </s> b", r"foreign.arpa: the 3-gram 'b </s> b' is listed, but not all that it begins with"),
     ],

@@ -148,6 +148,17 @@ def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tool
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
+def test_only_the_leading_rank_needs_the_folder(run_config, tools, tmp_path):
+    """The others may get there before it is made, or run on a machine with another disk."""
+    config = run_config("train.epochs=1", *STILL)
+
+    def work(world):
+        return str(recipe.train(config, tmp_path / str(world.rank), False, tools.quiet()))
+
+    assert ranks(work, inside=False) == {rank: str(tmp_path / str(rank) / "model") for rank in (0, 1)}
+    assert not (tmp_path / "1").exists()
+
+
 def test_two_ranks_resume_to_the_same_weights(run_config, tools, tmp_path):
     config = run_config("train.epochs=4", "data.batch_utterances=2", *DROPPED)
     ranks(lambda world: str(recipe.train(config, tmp_path / "whole", False, tools.quiet())), inside=False)

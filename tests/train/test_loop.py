@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ from las.errors import UserError
 from las.model.las import LAS
 from las.text.tokenizer import BOS, EOS, Tokenizer
 from las.train import loop
+from las.train.distributed import World
 from las.train.log import Log
-from las.train.loop import TrainConfig, Trainer, Validation
+from las.train.loop import Progress, TrainConfig, Trainer, Validation
 from las.train.objectives import guide
 
 STILL = (
@@ -576,3 +578,13 @@ def test_with_tensorboard_the_figures_and_the_picture_are_in_its_file(make):
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         replace(TrainConfig(), **settings)
+
+
+def test_what_is_too_long_counts_with_what_ranks_left_out():
+    """Nine of a hundred are too long and one cannot be read: ten, as one process alone would count them."""
+    config = SimpleNamespace(leave_out=0.095)
+    loader = SimpleNamespace(entries=range(91), index=range(100), config=config)
+    log = SimpleNamespace(write=lambda *line: None)
+    trainer = SimpleNamespace(progress=Progress(heard=90, left=1), loader=loader, log=log, world=World(0, 2))
+    with pytest.raises(UserError, match=r"10 of 100 utterances left out in epoch 1, by all ranks: more than 9\.5%"):
+        Trainer._check_epoch(trainer, 0)
