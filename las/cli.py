@@ -106,7 +106,7 @@ def transcribe(
 
     paths = list(_audio_files(files))
     asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
-    words = [f"search.{name}={value}" for name, value in asked.items() if value is not None]
+    words = [f"search.{name}={json.dumps(value)}" for name, value in asked.items() if value is not None]
     recognizer, _ = open_model(model, device, words)
     phrases = _phrases(hot_words)
     recognizer.phrases(phrases)  # what it cannot write should fail now
@@ -260,12 +260,14 @@ def train(
     config = _run_settings(recipe.RunConfig, words or [], output_dir, resume, keys)
     if config is None or output_dir is None:
         return
+    leads = os.environ.get("RANK", "0") == "0"  # of the ranks that torchrun started
     missing = [name for name in ("av", "tensorboard", "matplotlib") if not _installed(name)]
-    if missing:
+    if missing and leads:
         print(f"las: not installed, so left out: {', '.join(missing)}", file=sys.stderr)
     with _TrainingBar(config.train.epochs) as bar:
         folder = recipe.train(config, output_dir, resume, bar)
-    print(folder)
+    if leads:
+        print(folder)
 
 
 def _run_settings(
@@ -411,12 +413,14 @@ def tune(
         raise typer.BadParameter("one set at most", param_hint="SET")
     [path] = named.values()
     names = [name.strip() for name in vary.split(",") if name.strip()]
+    if write:
+        tuning.check_writable(model)
     with _bar("decoding", None) as bar:
         tuned = tuning.tune_model(model, path, names, hypotheses, device, changes, bar)
     print(tuning.surface(tuned))
     print(tuning.summary(tuned))
     if write:
-        tuning.write_search(model, tuned)
+        tuning.write_search(model, tuned, changes)
 
 
 @app.command()

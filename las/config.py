@@ -113,6 +113,7 @@ def _merge(kind: type[Config], sources: Sequence[Sequence[Layer]]) -> Config:
     for layers in sources:
         _choose(merged, kind, layers)
         for where, layer in layers:
+            _refuse_interpolations(layer, where)
             try:
                 merged = OmegaConf.merge(merged, layer)
             except ConfigKeyError as error:
@@ -126,6 +127,15 @@ def _merge(kind: type[Config], sources: Sequence[Sequence[Layer]]) -> Config:
         return typing.cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise UserError(f"{last[0] if last else kind.__name__}: {error.full_key}: {_one_line(error)}") from None
+
+
+def _refuse_interpolations(value: Any, where: str) -> None:
+    """OmegaConf would look `${...}` up, in the environment too: a model's config is not to say what is read."""
+    if isinstance(value, str) and "${" in value:
+        raise UserError(f"{where}: {value!r}: ${{...}} is not looked up in settings; write the value itself")
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    for one in inner:
+        _refuse_interpolations(one, where)
 
 
 def _choose(merged: DictConfig, kind: type, layers: Sequence[Layer], prefix: str = "") -> None:

@@ -6,6 +6,7 @@ A folder that `las lm train` makes, language_model/, holds config.yaml, model.sa
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +76,8 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
     for name in ("train", "valid", "tokenizer"):
         if not getattr(config.data, name):
             raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("las lm train works in one process; start it without torchrun")
     state = run_folder.opened(config, folder, resume, free=("train.device", "train.save_minutes"))
     device = choose_device(config.train.device)
     tokenizer = read_tokenizer(config.data.tokenizer)

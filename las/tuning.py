@@ -20,11 +20,11 @@ from las import config as settings
 from las.batch import pad
 from las.data.shards import Entry, Index, read_index, read_sample
 from las.errors import UserError
-from las.recipe import RunConfig, find_model, open_model
+from las.recipe import RunConfig, find_model, open_model, pretrained
 from las.search.beam import SearchConfig
 from las.text.alignment import align
 from las.text.normalize import normalize
-from las.transcribe.recognizer import Recognizer
+from las.transcribe.recognizer import LONGEST, Recognizer
 
 GRIDS = {  # what is tried of each setting
     "ctc_weight": tuple(np.round(np.arange(0.0, 0.95, 0.1), 2)),
@@ -95,6 +95,11 @@ def decode(
     search = replace(recognizer.search, beam=max(hypotheses, recognizer.search.beam))
     kept: list[tuple[list[dict[str, float]], list[int], list[int]]] = []
     words, done = 0, 0.0
+    if long := [entry.id for entry in index.entries if entry.seconds > LONGEST]:
+        raise UserError(
+            f"{index.root}: {len(long)} recordings (first: {long[0]}) are longer than {LONGEST:g} s, which are read in "
+            "pieces and have no lists; tune on shorter ones"
+        )
     for entries in _batches(index):
         samples = [read_sample(index, entry) for entry in entries]
         waves, lengths = pad([audio.load(sample.audio_bytes, recognizer.rate) for sample in samples])
@@ -215,9 +220,15 @@ def tune_model(
     return tune(decode(recognizer, read_index(path), config.style, hypotheses, progress), config.search, names)
 
 
-def write_search(name: str, tuned: Tuned) -> None:
-    """Put the best settings into the config of a model; all others stay as they are."""
+def check_writable(name: str) -> None:
+    """Raise `UserError` for a model that ships: what is installed is not changed."""
+    if find_model(name) in pretrained():
+        raise UserError(f"--write: {name} ships with las and is not changed; copy its folder and tune the copy")
+
+
+def write_search(name: str, tuned: Tuned, overrides: Sequence[str]) -> None:
+    """Put the best settings, and those that they were found under, into the config of a model."""
     found = checkpoint.read_model(find_model(name))
-    words = [f"search.{one}={getattr(tuned.best, one):g}" for one in tuned.names]
+    words = [*overrides, *(f"search.{one}={getattr(tuned.best, one):g}" for one in tuned.names)]
     config = settings.from_mapping(RunConfig, found.config, str(found.path / checkpoint.CONFIG), words)
     checkpoint.write_config(found.path, settings.to_yaml(config), found.vocabulary)

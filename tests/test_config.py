@@ -76,7 +76,7 @@ def test_the_whole_run_config_round_trips(tmp_path):
         ("model.listener.reduce=[a]", "model.listener.reduce: a value of the wrong type"),
         ("train=3", "train: Merge error: int is not a subclass of TrainConfig"),
         ("data.train=[a]", "data.train: Cannot convert 'ListConfig' to string"),
-        ("data.train=${nothing}", "data.train: Interpolation key 'nothing' not found"),
+        ("data.train=${nothing}", "is not looked up in settings"),
         ("train.epochs=[1", "'train.epochs=[1': cannot read the value"),
         ("train.epochs", "'train.epochs': settings are written key=value"),
         ("=3", "'=3': settings are written key=value"),
@@ -260,3 +260,12 @@ def test_every_key_of_a_run_has_a_meaning():
     assert [key.name for key in found if not key.meaning] == []
     assert [key.name for key in found if not key.kind] == []
     assert len({(key.name, key.of) for key in found}) == len(found) > 50
+
+
+@pytest.mark.parametrize("value", ["${oc.env:HOME}", "a/${style}"])
+def test_nothing_is_looked_up(value, tmp_path):
+    (tmp_path / "conf.yaml").write_text(f"data:\n  train: '{value}'\n")
+    with pytest.raises(UserError, match=r"conf\.yaml: .* is not looked up in settings; write the value itself"):
+        load(RunConfig, tmp_path / "conf.yaml")
+    with pytest.raises(UserError, match=r"is not looked up in settings"):
+        load(RunConfig, None, [f"data.train={value}"])

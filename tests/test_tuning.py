@@ -103,10 +103,11 @@ def test_a_model_is_tuned_and_its_config_written(trained, corpus, tmp_path):
     tuned = tune_model(str(model), corpus / "shards" / "valid", names, 4, "cpu", [], lambda *_: None)
     assert tuned.names == names
     assert "settings tried on lists whose best choice would be" in summary(tuned)
-    tuning.write_search(str(model), tuned)
+    tuning.write_search(str(model), tuned, ["search.beam=3"])
     after = yaml.safe_load((model / "config.yaml").read_text())
     changed = {name for name in before["search"] if before["search"][name] != after["search"][name]}
-    assert changed <= set(names)
+    assert changed <= {*names, "beam"}
+    assert after["search"]["beam"] == 3
     assert {**before, "search": None} == {**after, "search": None}
     assert {name: after["search"][name] for name in names} == {name: getattr(tuned.best, name) for name in names}
     assert checkpoint.read_model(model).vocabulary == before["vocabulary"]
@@ -116,9 +117,19 @@ def test_what_cannot_be_tuned(trained, corpus):
     def run(path, names):
         tune_model(str(trained / "model"), path, names, 4, "cpu", [], lambda *_: None)
 
+    with pytest.raises(UserError, match="--write: digits ships with las and is not changed; copy its folder"):
+        tuning.check_writable("digits")
     with pytest.raises(UserError, match="--vary beam: wanted some of ctc_weight, language_weight, "):
         run(corpus / "shards" / "valid", ["beam"])
     with pytest.raises(UserError, match="--vary source_weight: nothing to choose, this search has none of these parts"):
         run(corpus / "shards" / "valid", ["source_weight"])
     with pytest.raises(UserError, match=r"valid\.jsonl: wanted a folder of shards; `las shard`"):
         run(corpus / "valid.jsonl", ["ctc_weight"])
+
+
+def test_recordings_that_are_read_in_pieces_have_no_lists(trained, corpus, monkeypatch):
+    monkeypatch.setattr(tuning, "LONGEST", 0.3)
+    with pytest.raises(
+        UserError, match=r"\d recordings \(first: valid-\d\) are longer than 0.3 s, .*; tune on shorter"
+    ):
+        tune_model(str(trained / "model"), corpus / "shards/valid", ["ctc_weight"], 4, "cpu", [], lambda *_: None)

@@ -221,7 +221,8 @@ class Trainer:
         self.moving.restore(state["moving"])
         self.needed.append({self._weights(update) for *_, update in self.progress.best})
         if len(state["chance"]) != self.world.size:  # masks are drawn anew; what is trained on stays the same
-            self.reporter.warned(f"saved by {len(state['chance'])} ranks, resumed by {self.world.size}")
+            if self.world.leads:
+                self.reporter.warned(f"saved by {len(state['chance'])} ranks, resumed by {self.world.size}")
             return
         torch.set_rng_state(state["chance"][self.world.rank])
         if self.device.type == "cuda" and state["chance_cuda"] is not None:
