@@ -124,8 +124,8 @@ def test_a_long_recording_is_cut_where_it_is_quiet(able, tools, monkeypatch):
     words = ["abc", "cab", "ba", "bb", "abc", "cab"]
     wave = torch.cat([part for word in words for part in (tools.sing(word, 3), pause)])  # 4.3 s
     heard = []
-    decode = able.decode
-    monkeypatch.setattr(able, "decode", lambda *a: heard.append(a[1].tolist()) or decode(*a))
+    listen = able.model.listen
+    monkeypatch.setattr(able.model, "listen", lambda *a: heard.append(a[1].tolist()) or listen(*a))
     moved = []
     (one,) = able.transcribe([(wave, tools.rate)], on_progress=moved.append)
     lengths = [samples for batch in heard for samples in batch]
@@ -152,7 +152,7 @@ def test_an_hour_is_transcribed_in_pieces(able, tools):
 
 def test_pieces_are_joined_in_order_with_their_recording(able, tools, monkeypatch, recordings):
     """Cut at every second: pieces of two recordings share batches, and come back to their own."""
-    monkeypatch.setattr(module, "cut_points", lambda wave, *_: [len(wave) // 2, len(wave)])
+    monkeypatch.setattr(module.segments, "pieces", lambda blocks, *_: torch.cat(list(blocks)).chunk(2))
     first = torch.cat([tools.sing("abc", 1), tools.sing("bb ", 1)])
     second = torch.cat([tools.sing("cab", 1), tools.sing("ba ", 1)])
     found = able.transcribe([(first, tools.rate), (second, tools.rate)])
