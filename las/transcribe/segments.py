@@ -22,32 +22,38 @@ def pieces(blocks: Iterable[Tensor], rate: int, longest: float) -> Iterator[Tens
     [35, 15]
     """
     most = int(longest * rate)
+    frame = max(1, int(FRAME * rate))
+    reach = max(1, int(PAUSE / FRAME / 2))  # frames on either side that loudness is averaged over
+    ahead = most + (reach + 1) * frame  # samples that a cut looks at
     held: list[Tensor] = []
     count = 0
     for block in blocks:
         held.append(block)
         count += len(block)
-        if count > most:
+        if count > ahead:
             wave = torch.cat(held)
-            while len(wave) > most:
-                end = _quiet_place(wave[:most], rate)
-                yield wave[:end]
+            while len(wave) > ahead:
+                end = _quiet_place(wave[:ahead], most, frame, reach)
+                yield wave[:end].clone()  # a clone lets go of the rest
                 wave = wave[end:]
-            held, count = [wave.clone()], len(wave)  # the clone lets go of the rest
-    if count:
-        yield torch.cat(held)
+            held, count = [wave.clone()], len(wave)
+    wave = torch.cat(held) if held else torch.empty(0)
+    while len(wave) > most:
+        end = _quiet_place(wave, most, frame, reach)
+        yield wave[:end].clone()
+        wave = wave[end:]
+    if len(wave):
+        yield wave
 
 
-def _quiet_place(wave: Tensor, rate: int) -> int:
-    """A sample in the middle of the quietest stretch in the second half of a wave."""
-    frame = max(1, int(FRAME * rate))
-    width = 2 * max(1, int(PAUSE / FRAME / 2)) + 1
-    first, frames = len(wave) // 2 // frame, len(wave) // frame
-    if frames - 1 <= first:
-        return len(wave)
-    energy = wave[: frames * frame].view(-1, frame).square().mean(1)
+def _quiet_place(wave: Tensor, most: int, frame: int, reach: int) -> int:
+    """A sample in the middle of the quietest stretch in the second half of the first `most` samples."""
+    first, last = most // 2 // frame, most // frame - 1
+    if last <= first:
+        return most
+    energy = wave[: len(wave) // frame * frame].view(-1, frame).square().mean(1)
     loudness = torch.nn.functional.avg_pool1d(
-        energy[None, None], width, stride=1, padding=width // 2, count_include_pad=False
-    )[0, 0, first : frames - 1]
+        energy[None, None], 2 * reach + 1, stride=1, padding=reach, count_include_pad=False
+    )[0, 0, first:last]
     quietest = (loudness == loudness.min()).nonzero()  # several in digital silence: the middle one
     return (first + int(quietest[len(quietest) // 2])) * frame + frame // 2

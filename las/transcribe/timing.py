@@ -116,7 +116,7 @@ def word_times(
     hop = max(1, round(STEP * rate))
     step = hop / rate
     levels = _levels(wave, hop)
-    loud = levels > (np.percentile(levels, FLOOR) if len(levels) else 0.0) + LEVEL
+    loud = levels >= _threshold(levels)
     tokens = _token_times(found, seconds, frame)
     inside = [
         [min(len(levels), int(_time(tokens, place) / step)) for place in (word.first, word.last)] for word in words
@@ -160,6 +160,12 @@ def _levels(wave: Tensor, hop: int) -> np.ndarray:
         np.convolve(np.pad(power, SMOOTH // 2, mode="edge"), np.full(SMOOTH, 1 / SMOOTH), "valid") if steps else power
     )
     return 10 * np.log10(np.maximum(around, 10 ** (SILENCE / 10)))
+
+
+def _threshold(levels: np.ndarray) -> float:
+    """What is louder is no noise, in dB; where nothing stands out from the rest there is no telling, and all counts."""
+    floor = float(np.percentile(levels, FLOOR)) if len(levels) else 0.0
+    return floor + LEVEL if len(levels) and levels.max() > floor + 2 * LEVEL else -np.inf
 
 
 def _pause(loud: np.ndarray, first: int, last: int) -> tuple[int, int] | None:
