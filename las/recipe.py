@@ -47,7 +47,7 @@ from las.train.mwer import Mwer
 from las.train.objectives import losses, token_shares
 from las.transcribe.confidence import read_map
 from las.transcribe.language_model import open_scorer
-from las.transcribe.recognizer import LONGEST, NEVER, Recognizer
+from las.transcribe.recognizer import NEVER, Recognizer, known_lengths
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = "digits"
@@ -180,7 +180,8 @@ def _train(
     _write_ledger(folder, left)
     card = _card(folder, loader, valid_loader, trainer, final)
     weights = model.state_dict()
-    text = settings.to_yaml(config)
+    search = known_lengths([entry.seconds for entry in loader.entries], config.search)
+    text = settings.to_yaml(replace(config, search=search))
     checkpoint.write_model(folder / "model", text, weights, tokenizer.to_bytes(), tokenizer.size, card)
     return folder / "model"
 
@@ -502,7 +503,7 @@ def attention_of(recognizer: Recognizer, recording: bytes, text: str) -> Attenti
     """Where the speller looks as it writes `text`; None without attention, or where the recording is read in pieces."""
     model, tokenizer = recognizer.model, recognizer.tokenizer
     wave = audio.load(recording, recognizer.rate)
-    if len(wave) > LONGEST * recognizer.rate or model.speller.attention is None:
+    if len(wave) > recognizer.whole * recognizer.rate or model.speller.attention is None:
         return None
     tokens = tokenizer.encode(text)
     listened = model.listen(

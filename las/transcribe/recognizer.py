@@ -25,7 +25,8 @@ from las.transcribe import confidence, segments
 from las.transcribe.timing import Word, spelled_words, word_times
 
 NEVER = (BLANK, UNK, BOS)  # what no transcript holds
-LONGEST = 30.0  # s; longer recordings are cut into pieces
+LONGEST = 30.0  # s; longer recordings are cut into pieces, where the model does not know better
+SHORTEST = 3.0  # s; no recording is cut into shorter pieces on a model's own account
 NOTHING = torch.empty(0)
 AHEAD = 16  # batches' worth of recordings that are read before they are sorted by length
 
@@ -222,6 +223,15 @@ class Recognizer:
         memory = self.model.remember(listened)
         return trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK)
 
+    @property
+    def whole(self) -> float:
+        """Seconds of the longest recording that is decoded in one piece."""
+        return self.search.whole or max(LONGEST, self.search.piece)
+
+    def _cut(self, source: Source) -> Iterator[Tensor]:
+        piece = self.search.piece or min(LONGEST, self.whole)
+        return segments.pieces(audio.stream(source, self.rate), self.rate, piece, self.whole)
+
     def _read_ahead(
         self,
         sources: Iterable[Source],
@@ -236,7 +246,7 @@ class Recognizer:
             recording = _Recording(_name(source))
             waiting.append(recording)
             try:
-                for wave in segments.pieces(audio.stream(source, self.rate), self.rate, LONGEST):
+                for wave in self._cut(source):
                     if held >= seconds:
                         yield group
                         group, held = [], 0.0
@@ -308,6 +318,15 @@ class _Asked:
     best: int
     phrases: Sequence[Sequence[int]]
     words: bool
+
+
+def known_lengths(seconds: Sequence[float], search: SearchConfig) -> SearchConfig:
+    """The search of a model that was trained on utterances of so many seconds: `whole` and `piece` where they are 0."""
+    ordered = sorted(seconds)
+    longest, most = ordered[-1], ordered[len(ordered) * 9 // 10]
+    whole, piece = (round(min(max(one, SHORTEST), LONGEST), 2) for one in (longest, most))
+    whole = search.whole or max(whole, search.piece)
+    return replace(search, whole=whole, piece=search.piece or min(whole, piece))
 
 
 def _name(source: Source) -> str:

@@ -11,8 +11,10 @@ FRAME = 0.02  # s, over which loudness is measured
 PAUSE = 0.2  # s, over which it is averaged to find a pause
 
 
-def pieces(blocks: Iterable[Tensor], rate: int, longest: float) -> Iterator[Tensor]:
+def pieces(blocks: Iterable[Tensor], rate: int, longest: float, whole: float = 0.0) -> Iterator[Tensor]:
     """Consecutive pieces (n,) of a recording that comes in blocks, none longer than `longest` seconds.
+
+    A recording of up to `whole` seconds is one piece.
 
     A cut lies in the middle of the quietest stretch in the second half of what a piece may hold. No more than a piece
     and a block are held, whatever the recording's length.
@@ -27,19 +29,23 @@ def pieces(blocks: Iterable[Tensor], rate: int, longest: float) -> Iterator[Tens
     ahead = most + (reach + 1) * frame  # samples that a cut looks at
     held: list[Tensor] = []
     count = 0
+    uncut = max(most, int(whole * rate))
+    full = max(ahead, uncut)  # samples that may wait for more
     for block in blocks:
         held.append(block)
         count += len(block)
-        if count > ahead:
+        if count > full:
             wave = torch.cat(held)
             while len(wave) > ahead:
                 end = _quiet_place(wave[:ahead], most, frame, reach)
                 yield wave[:end].clone()  # a clone lets go of the rest
                 wave = wave[end:]
             held, count = [wave.clone()], len(wave)
+            full, uncut = ahead, most
     wave = torch.cat(held) if held else torch.empty(0)
-    while len(wave) > most:
-        end = _quiet_place(wave, most, frame, reach)
+    while len(wave) > uncut:
+        uncut = most
+        end = _quiet_place(wave[:ahead], most, frame, reach)
         yield wave[:end].clone()
         wave = wave[end:]
     if len(wave):
