@@ -77,11 +77,24 @@ def load(source: Source, rate: int) -> Tensor:
     >>> load((torch.zeros(2, 8_000), 8_000), 16_000).shape      # 1 s, stereo
     torch.Size([16000])
     """
+    return torch.cat(list(stream(source, rate)))
+
+
+def stream(source: Source, rate: int) -> Iterator[Tensor]:
+    """The samples of `load` in blocks of a few seconds, so that a long recording need not fit into memory.
+
+    What `load` raises is raised when it is come to: blocks before damage are handed out.
+
+    >>> import torch
+    >>> sum(len(block) for block in stream((torch.zeros(200_000), 8_000), 16_000))
+    400000
+    """
     _check_rate(rate, "the asked sample rate")
     if isinstance(source, tuple):
-        return _join(_finite(_array_blocks(*source), "<array>"), rate, "<array>")
+        yield from _at_rate(_finite(_array_blocks(*source), "<array>"), rate, "<array>")
+        return
     with _opened(source) as (file, name):
-        return _join(_finite(_decoded(file, name), name), rate, name)
+        yield from _at_rate(_finite(_decoded(file, name), name), rate, name)
 
 
 def probe(source: Source) -> AudioInfo:
@@ -451,7 +464,7 @@ def _to_float(samples: np.ndarray) -> Tensor:
     return torch.from_numpy(((samples - shift) / half).astype(np.float32))
 
 
-# --- from blocks to one waveform at the asked rate
+# --- from blocks to the asked rate
 
 
 def _finite(blocks: Iterator[Block], name: str) -> Iterator[Block]:
@@ -465,7 +478,7 @@ def _finite(blocks: Iterator[Block], name: str) -> Iterator[Block]:
         yield block, rate
 
 
-def _join(blocks: Iterator[Block], rate: int, name: str) -> Tensor:
+def _at_rate(blocks: Iterator[Block], rate: int, name: str) -> Iterator[Tensor]:
     first = next(blocks, None)
     if first is None:
         raise UserError(NO_SAMPLES.format(name))
@@ -475,7 +488,7 @@ def _join(blocks: Iterator[Block], rate: int, name: str) -> Tensor:
         for block, _ in blocks:
             yield block
 
-    return torch.cat(list(_resampled(samples(), first[1], rate)))
+    yield from _resampled(samples(), first[1], rate)
 
 
 def _resampled(blocks: Iterator[Tensor], source_rate: int, rate: int) -> Iterator[Tensor]:

@@ -14,21 +14,30 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from las.errors import UserError
 
 if TYPE_CHECKING:
     from las.text.perplexity import Perplexity
     from las.train.loop import Validation
-    from las.transcribe.recognizer import Transcript
 
 app = typer.Typer(
     help="Attention-based speech recognition: Listen, Attend and Spell.",
@@ -49,7 +58,11 @@ class Format(StrEnum):
 
     txt = "txt"
     json = "json"
+    srt = "srt"
+    vtt = "vtt"
     tsv = "tsv"
+    ctm = "ctm"
+    all = "all"
 
 
 def main() -> None:
@@ -85,11 +98,22 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 def transcribe(
     files: Annotated[list[str], typer.Argument(help="Audio files, folders of them, or globs.")],
     model: Model = "digits",
-    output_format: Annotated[Format, typer.Option("--output-format", "-f", help="txt, json or tsv.")] = Format.txt,
+    output_format: Annotated[
+        Format, typer.Option("--output-format", "-f", help="txt, json, srt, vtt, tsv, ctm, or all of them.")
+    ] = Format.txt,
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="One file for each recording goes here.")
+        Path | None, typer.Option("--output-dir", "-o", help="One file for each recording and format goes here.")
     ] = None,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Time and confidence of each word in json and vtt; ctm has them.")
+    ] = False,
+    max_line_width: Annotated[int, typer.Option(min=1, help="Columns of a line in srt and vtt.")] = 42,
+    max_line_count: Annotated[int, typer.Option(min=1, help="Lines shown at once in srt and vtt.")] = 2,
+    n_best: Annotated[int, typer.Option(min=1, help="Transcripts of each segment in json, best first.")] = 1,
     beam_size: Annotated[int | None, typer.Option(min=1, help="Beams; 1 is greedy. Default: the model's own.")] = None,
+    batch_seconds: Annotated[
+        float, typer.Option(min=1, help="Audio decoded at once, in seconds: less takes less memory.")
+    ] = 120.0,
     hot_words: Annotated[
         str, typer.Option(help="Words and phrases to listen for, with commas between; or a file, one on a line.")
     ] = "",
@@ -101,38 +125,61 @@ def transcribe(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Transcribe audio files: text on stdout, or a file each in --output-dir."""
+    """Transcribe audio files: text on stdout, or files in --output-dir. Recordings may be hours long."""
     from las.recipe import open_model
+    from las.transcribe import writers
 
     paths = list(_audio_files(files))
+    formats = list(writers.WRITERS) if output_format is Format.all else [output_format.value]
+    _check_outputs(paths, formats, output_dir, n_best)
     asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
     words = [f"search.{name}={json.dumps(value)}" for name, value in asked.items() if value is not None]
     recognizer, _ = open_model(model, device, words)
     phrases = _phrases(hot_words)
     recognizer.phrases(phrases)  # what it cannot write should fail now
     if output_dir is not None:
-        _check_outputs(paths, output_format)
-        output_dir.mkdir(parents=True, exist_ok=True)
+        _writable(output_dir)
+    layout = writers.Layout(max_line_width, max_line_count, word_timestamps)
     complaints: list[str] = []
-    with _bar("transcribing", len(paths)) as bar:
-        stream = recognizer.stream(
+    done = 0.0
+
+    def progress(seconds: float) -> None:
+        nonlocal done
+        done += seconds
+        bar(done)
+
+    with _bar("transcribing", _seconds_of(paths) if sys.stderr.isatty() else None, speed=True) as bar:
+        for transcript in recognizer.stream(
             paths,
             beam=beam_size,
+            best=n_best,
+            batch_seconds=batch_seconds,
             on_error=lambda source, error: complaints.append(str(error)),
+            on_progress=progress,
             hot_words=phrases,
-        )
-        for done, transcript in enumerate(stream, start=1):
-            bar(done + len(complaints))
-            first = done == 1 or output_dir is not None
-            text = _rendered(transcript, output_format, first, named=output_dir is None and len(paths) > 1)
-            if output_dir is None:
-                print(text)
-            else:
-                _write(output_dir / f"{Path(transcript.source).stem}.{output_format.value}", text + "\n")
+            words=word_timestamps or not set(writers.TIMED).isdisjoint(formats),
+        ):
+            for name in formats:
+                text = writers.WRITERS[name](transcript, layout)
+                if output_dir is not None:
+                    _write(output_dir / f"{Path(transcript.source).stem}.{name}", text)
+                else:
+                    print(f"{transcript.source}: " * (name == "txt" and len(paths) > 1), text, sep="", end="")
     for complaint in complaints:
         print(f"las: {complaint}", file=sys.stderr)
     if complaints:
         raise UserError(f"{len(complaints)} of {len(paths)} files were not transcribed")
+
+
+def _seconds_of(paths: list[str]) -> float:
+    """Of all recordings together; one that cannot be read has none, and is complained of when its turn comes."""
+    from las.audio import probe
+
+    total = 0.0
+    for path in paths:
+        with suppress(UserError):
+            total += probe(path).seconds
+    return total
 
 
 def _phrases(hot_words: str) -> list[str]:
@@ -164,26 +211,21 @@ def _audio_files(names: Iterable[str]) -> Iterator[str]:
             yield name
 
 
-def _check_outputs(paths: list[str], output_format: Format) -> None:
+def _check_outputs(paths: list[str], formats: list[str], output_dir: Path | None, n_best: int) -> None:
+    """Refuse what could not be told apart when it is written."""
+    if n_best > 1 and "json" not in formats:
+        raise typer.BadParameter("only json has room for more than one transcript: -f json", param_hint="--n-best")
+    if output_dir is None and (len(formats) > 1 or (len(paths) > 1 and formats[0] in ("srt", "vtt", "tsv"))):
+        what = "all formats" if len(formats) > 1 else f"{formats[0]} of {len(paths)} recordings"
+        raise typer.BadParameter(f"{what} need files of their own: name a folder", param_hint="--output-dir")
     stems: dict[str, str] = {}
-    for path in paths:
+    for path in paths if output_dir is not None or formats == ["ctm"] else ():
         other = stems.setdefault(Path(path).stem, path)
         if other != path:
             raise UserError(
-                f"{other} and {path} would both be written to {Path(path).stem}.{output_format.value}; "
+                f"{other} and {path} would both be written to {Path(path).stem}.{formats[0]}; "
                 "transcribe them into different folders"
             )
-
-
-def _rendered(transcript: Transcript, output_format: Format, first: bool, named: bool) -> str:
-    """A transcript as it is printed; `first` gets a table's head, `named` the name of its file."""
-    if output_format is Format.json:
-        record = {"file": transcript.source, "text": transcript.text, "seconds": round(transcript.seconds, 3)}
-        record |= {"score": round(transcript.score, 4), "complete": transcript.complete}
-        return json.dumps(record, ensure_ascii=False)
-    if output_format is Format.tsv:
-        return "file\tseconds\ttext\n" * first + f"{transcript.source}\t{transcript.seconds:.3f}\t{transcript.text}"
-    return f"{transcript.source}: {transcript.text}" if named else transcript.text
 
 
 @app.command()
@@ -424,6 +466,33 @@ def tune(
 
 
 @app.command()
+def calibrate(
+    sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to fit on.")],
+    model: Model = "digits",
+    sister: Annotated[
+        list[str] | None,
+        typer.Option(help="A model like it that has not heard a set's speakers decodes that set; one for each set."),
+    ] = None,
+    check: Annotated[str | None, typer.Option(help="A set the map is not fitted on, to see what it is worth.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the map into the model's calibration.json.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Fit how sure a model may be of its words: las calibrate shards/dev --model run/model --write."""
+    from las import calibration
+
+    named = _named_sets(sets)
+    checked = _named_sets([check]) if check is not None else {}
+    with _bar("decoding", None) as bar:
+        fitted, judged = calibration.calibrate(model, named, sister or [], device, bar)
+    with _bar("checking", None) as bar:
+        others = [calibration.judge(model, name, path, device, bar) for name, path in checked.items()]
+    for one in [*judged, *others]:
+        print("\n".join(one.report(fitted)))
+    if write:
+        print(calibration.write(model, fitted, judged))
+
+
+@app.command()
 def compare(
     hypotheses: Annotated[
         list[Path], typer.Argument(help="A B...: NAME.jsonl of `las evaluate`, or any of `las score`.")
@@ -593,12 +662,21 @@ def _write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _progress() -> Progress:
+class _Speed(ProgressColumn):
+    """Seconds of audio done in a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.0f}x real time")
+
+
+def _progress(speed: bool = False) -> Progress:
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
+        *([_Speed()] if speed else []),
         TimeElapsedColumn(),
         TextColumn("left"),
     )
@@ -606,9 +684,12 @@ def _progress() -> Progress:
 
 
 @contextmanager
-def _bar(title: str, total: float | None) -> Iterator[Callable[..., None]]:
-    """A progress bar on stderr where that is a terminal; called with what is done, and perhaps what there is in all."""
-    with _progress() as progress:
+def _bar(title: str, total: float | None, speed: bool = False) -> Iterator[Callable[..., None]]:
+    """A progress bar on stderr where that is a terminal; called with what is done, and perhaps what there is in all.
+
+    With `speed` what is done is seconds of audio, and the bar says how fast they go by.
+    """
+    with _progress(speed) as progress:
         task = progress.add_task(title, total=total)
 
         def move(done: float, of: float | None = None) -> None:

@@ -45,8 +45,9 @@ from las.train.growth import check_growth, check_growth_ends
 from las.train.loop import ALONE, Reporter, TrainConfig, Trainer, Validation
 from las.train.mwer import Mwer
 from las.train.objectives import losses, token_shares
+from las.transcribe.confidence import read_map
 from las.transcribe.language_model import open_scorer
-from las.transcribe.recognizer import LONGEST, NEVER, Recognizer
+from las.transcribe.recognizer import NEVER, Recognizer, known_lengths
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_MODEL = "digits"
@@ -179,7 +180,8 @@ def _train(
     _write_ledger(folder, left)
     card = _card(folder, loader, valid_loader, trainer, final)
     weights = model.state_dict()
-    text = settings.to_yaml(config)
+    search = known_lengths([entry.seconds for entry in loader.entries], config.search)
+    text = settings.to_yaml(replace(config, search=search))
     checkpoint.write_model(folder / "model", text, weights, tokenizer.to_bytes(), tokenizer.size, card)
     return folder / "model"
 
@@ -356,7 +358,8 @@ def open_model(
         model.to_bfloat16()
     chosen = choose_device(device) if isinstance(device, str) else device
     parts = _language_models(folder.path, config.search, tokenizer, chosen)
-    return Recognizer(model.eval().to(chosen), tokenizer, config.search, str(name), parts), config
+    confidence = read_map(folder.path)
+    return Recognizer(model.eval().to(chosen), tokenizer, config.search, str(name), parts, confidence), config
 
 
 def _language_models(
@@ -396,7 +399,7 @@ def evaluate_set(
 
     The ranks of `world` each transcribe a part, and all have the whole result.
     """
-    recordings, total = _recordings_of(path, world)
+    recordings, total = recordings_of(path, world)
     started = time.perf_counter()
     done = 0.0
 
@@ -407,7 +410,7 @@ def evaluate_set(
             on_progress(min(done, total), total)
 
     known: list[tuple[str, str, str | None]] = []
-    transcripts = recognizer.transcribe(_sources(recordings, known), on_progress=progress)
+    transcripts = recognizer.transcribe(sources_of(recordings, known), on_progress=progress)
     own = [[*about, one.text, one.seconds] for about, one in zip(known, transcripts, strict=True)]
     every = [json.loads(lines) for lines in world.gather_text(json.dumps(own), recognizer.device)]
     found = [every[place % world.size][place // world.size] for place in range(sum(map(len, every)))]  # in order
@@ -433,7 +436,7 @@ class _Recording(NamedTuple):
     source: Source
 
 
-def _recordings_of(path: Path, world: World) -> tuple[Iterator[_Recording], float]:
+def recordings_of(path: Path, world: World = ALONE) -> tuple[Iterator[_Recording], float]:
     """The recordings of a set that are this rank's, read when they are asked for, and the set's seconds."""
     if path.is_dir():
         index = read_index(path)
@@ -451,7 +454,7 @@ def _from_shard(index: Index, entry: Entry) -> _Recording:
     return _Recording(sample.id, sample.text, sample.speaker, recording)
 
 
-def _sources(recordings: Iterable[_Recording], known: list[tuple[str, str, str | None]]) -> Iterator[Source]:
+def sources_of(recordings: Iterable[_Recording], known: list[tuple[str, str, str | None]]) -> Iterator[Source]:
     """The recordings one after another; what is known of them is kept, they are not."""
     for one in recordings:
         known.append((one.id, one.reference, one.speaker))
@@ -500,7 +503,7 @@ def attention_of(recognizer: Recognizer, recording: bytes, text: str) -> Attenti
     """Where the speller looks as it writes `text`; None without attention, or where the recording is read in pieces."""
     model, tokenizer = recognizer.model, recognizer.tokenizer
     wave = audio.load(recording, recognizer.rate)
-    if len(wave) > LONGEST * recognizer.rate or model.speller.attention is None:
+    if len(wave) > recognizer.whole * recognizer.rate or model.speller.attention is None:
         return None
     tokens = tokenizer.encode(text)
     listened = model.listen(

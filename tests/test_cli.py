@@ -126,24 +126,53 @@ def test_json_lines(las, trained, voices, tools):
     found = [json.loads(line) for line in out.splitlines()]
     assert status == 0
     assert [(one["file"], one["text"]) for one in found] == [(str(p), tools.texts[n]) for n, p in enumerate(voices[:3])]
-    assert all(one.keys() == {"file", "text", "seconds", "score", "complete"} for one in found)
+    assert all(one.keys() == {"file", "text", "seconds", "score", "complete", "segments"} for one in found)
+    assert found[1]["segments"] == [
+        {"start": 0.0, "end": 0.6, "text": "ba ab", "score": found[1]["score"], "complete": True}
+    ]
     assert "두 번째" in out  # readable
 
 
-def test_a_table_with_one_head(las, trained, voices, tools):
-    _, out, _ = las("transcribe", *voices[:2], "-f", "tsv", "--model", trained / "model")
-    assert [line.split("\t") for line in out.splitlines()] == [
-        ["file", "seconds", "text"], [str(voices[0]), "0.240", "ab"], [str(voices[1]), "0.600", "ba ab"],
-    ]  # fmt: skip
+def test_words_and_alternatives_on_demand(las, trained, voices):
+    words = ("-f", "json", "--word-timestamps", "--n-best", 2, "--beam-size", 4, "--batch-seconds", 1)
+    status, out, _ = las("transcribe", voices[1], *words, "--model", trained / "model")
+    [segment] = json.loads(out)["segments"]
+    assert status == 0
+    assert [word["word"] for word in segment["words"]] == ["ba", "ab"]
+    times = [time for word in segment["words"] for time in (word["start"], word["end"])]
+    assert times == pytest.approx([0, 0.24, 0.36, 0.6], abs=0.03)
+    assert all(0 < word["confidence"] < 1 for word in segment["words"])
+    assert segment["alternatives"][0]["text"] == "ba ab"
+    assert len({one["text"] for one in segment["alternatives"]}) == 2
 
 
-@pytest.mark.parametrize(("form", "content"), [("txt", "ba ab\n"), ("tsv", "file\tseconds\ttext\n{}\t0.600\tba ab\n")])
+def test_what_cannot_be_told_apart_is_refused(las, voices):
+    for words in (("-f", "srt"), ("-f", "vtt"), ("-f", "tsv")):
+        status, out, err = las("transcribe", *voices[:2], *words)
+        assert (status, out) == (2, "")
+        assert f"{words[1]} of 2 recordings need files of their own" in err
+    assert "all formats need files of their own" in las("transcribe", voices[0], "-f", "all")[2]
+    assert "only json has room for more than one transcript" in las("transcribe", voices[0], "--n-best", "2")[2]
+
+
+def test_all_formats_at_once(las, trained, voices, tmp_path):
+    status, out, err = las("transcribe", *voices[:2], "-f", "all", "-o", tmp_path / "o", "--model", trained / "model")
+    assert (status, out, err) == (0, "", "")
+    names = {f"{path.stem}.{kind}" for path in voices[:2] for kind in ("txt", "json", "srt", "vtt", "tsv", "ctm")}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == names
+    assert (tmp_path / "o/두 번째.srt").read_text(encoding="utf-8").startswith("1\n00:00:00,000 --> 00:00:00,")
+    assert (tmp_path / "o/두 번째.ctm").read_text(encoding="utf-8").startswith("두_번째 1 0.000 0.2")
+
+
+@pytest.mark.parametrize(
+    ("form", "content"), [("txt", r"ba ab\n"), ("tsv", r"start\tend\ttext\n0\t(59\d|600)\tba ab\n")]
+)
 def test_a_file_for_each_recording(las, trained, voices, tmp_path, form, content):
     output = tmp_path / "새 폴더" / "out"
     status, out, _ = las("transcribe", *voices[:6], "-f", form, "-o", output, "--model", trained / "model")
     assert (status, out) == (0, "")
     assert sorted(path.name for path in output.iterdir()) == sorted(path.stem + "." + form for path in voices[:6])
-    assert (output / f"두 번째.{form}").read_text(encoding="utf-8") == content.format(voices[1])
+    assert re.fullmatch(content, (output / f"두 번째.{form}").read_text(encoding="utf-8"))
 
 
 def test_two_recordings_of_one_name_are_not_written_over_each_other(complaint, trained, voices, tools, tmp_path):

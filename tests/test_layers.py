@@ -17,7 +17,7 @@ ROWS = (
     {"export"},
     {"train", "transcribe", "evaluate"},
     {"recipe", "language_models"},
-    {"tuning"},
+    {"tuning", "calibration"},
     {"cli", "serve"},
 )
 ROOT = len(ROWS)  # las/__init__.py and las/__main__.py stand above all rows

@@ -651,13 +651,13 @@ def test_a_report_shows_the_worst_utterances_and_links_to_the_rest(trained, corp
     assert (tmp_path / media["valid-0"].link).resolve() == corpus / "wav/valid-0.wav"
 
 
-def test_no_picture_where_there_is_no_attention_or_too_much_speech(trained, random_model, corpus, monkeypatch):
+def test_no_picture_where_there_is_no_attention_or_too_much_speech(trained, corpus):
     recognizer, _ = open_model(trained / "model")
     recording = (corpus / "wav/valid-0.wav").read_bytes()
     assert recipe.attention_of(recognizer, recording, "ab") is not None
-    monkeypatch.setattr(recipe, "LONGEST", 0.1)
+    recognizer.search = replace(recognizer.search, whole=0.1, piece=0.1)
     assert recipe.attention_of(recognizer, recording, "ab") is None
-    monkeypatch.undo()
+    recognizer.search = replace(recognizer.search, whole=3.0)
     recognizer.model.speller.attention = None
     assert recipe.attention_of(recognizer, recording, "ab") is None
 

@@ -44,6 +44,9 @@ class SearchConfig:
     )
     ctc_candidates: int = 20  # tokens of each beam that CTC is asked about, those the speller likes best; at least beam
     longest: float = 1.0  # most tokens of a transcript for each listener frame
+    whole: float = 0.0  # s; a longer recording is decoded in pieces, cut at pauses; 0: the model's longest training
+    # utterance, at least 3 and at most 30, which training writes here; where it did not, 30
+    piece: float = 0.0  # s, the most that a piece holds; 0: what nine in ten training utterances fit in, the same way
     shortest: float = 0.0  # fewest tokens of a transcript for each listener frame
     token_reward: float = 0.0  # added to the log-probability for each token
     coverage: float = 0.0  # weight of GNMT's coverage penalty for frames that attention left out; not divided by length
@@ -78,6 +81,8 @@ class SearchConfig:
             raise UserError(f"search.shortest {self.shortest} must be at least 0 and at most longest {self.longest}")
         if not self.temperature > 0:
             raise UserError(f"search.temperature {self.temperature} must be above 0")
+        if self.whole < 0 or self.piece < 0 or 0 < self.whole < self.piece:
+            raise UserError(f"search.piece {self.piece} must be 0 or more, and whole {self.whole} not less, or 0")
         weights = ("language_weight", "source_weight", "internal_weight")
         for name in (*weights, "coverage", "end_threshold", "no_repeat", "hot_word_bonus", "patience"):
             if not getattr(self, name) >= 0:

@@ -22,6 +22,8 @@ class Trace:
 
     weights: Tensor  # attention while each token and the end was spelled (L + 1, S), real frames only
     spans: list[tuple[int, int]] | None  # first and last frame of each token by CTC; None: no alignment, or no CTC
+    spoken: list[float]  # log-probability of each token by the speller
+    heard: list[float] | None  # that of each token by CTC, where in its span it is highest; None as `spans`
 
     @property
     def peaks(self) -> list[int]:
@@ -51,11 +53,19 @@ def trace(
     read = torch.full((len(transcripts), longest + 1), begin, device=device)  # begin, then the tokens
     for row, tokens in enumerate(transcripts):
         read[row, 1 : len(tokens) + 1] = torch.tensor(list(tokens), dtype=torch.int64)
-    weights = speller(read, memory)[1]  # (B, L + 1, S)
+    logits, weights = speller(read, memory)  # (B, L + 1, V), (B, L + 1, S)
+    spoken = logits.float().log_softmax(-1)
     traces = []
     for row, (tokens, frames) in enumerate(zip(transcripts, lengths.tolist(), strict=True)):
         spans = None if ctc is None else ctc_spans(ctc[row, :frames], tokens, blank)
-        traces.append(Trace(weights[row, : len(tokens) + 1, :frames], spans))
+        heard = None
+        if ctc is not None and spans is not None:
+            table = ctc[row, :frames].cpu()
+            heard = [
+                float(table[first : last + 1, token].max()) for token, (first, last) in zip(tokens, spans, strict=True)
+            ]
+        said = spoken[row, range(len(tokens)), list(tokens)].tolist()
+        traces.append(Trace(weights[row, : len(tokens) + 1, :frames], spans, said, heard))
     return traces
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,11 +21,27 @@ from las.search.hot_words import HotWordScorer
 from las.search.scorers import Ending, Part, SpellerScorer, internal_language_model
 from las.search.trace import Trace, trace
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
-from las.transcribe.segments import cut_points
+from las.transcribe import confidence, segments
+from las.transcribe.timing import Word, spelled_words, word_times
 
 NEVER = (BLANK, UNK, BOS)  # what no transcript holds
-LONGEST = 30.0  # s; longer recordings are cut into pieces
+LONGEST = 30.0  # s; longer recordings are cut into pieces, where the model does not know better
+SHORTEST = 3.0  # s; no recording is cut into shorter pieces on a model's own account
+NOTHING = torch.empty(0)
 AHEAD = 16  # batches' worth of recordings that are read before they are sorted by length
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a recording that was decoded in one piece."""
+
+    text: str
+    start: float  # s
+    end: float
+    score: float  # the search's
+    complete: bool  # False where the transcript reached its greatest length
+    words: tuple[Word, ...] = ()  # where they were asked for
+    alternatives: tuple[tuple[str, float], ...] = ()  # n-best texts and their scores, where more than one was asked for
 
 
 @dataclass(frozen=True)
@@ -32,19 +49,52 @@ class Transcript:
     """What was recognised in one recording."""
 
     source: str  # its path, or what it was called
-    text: str
     seconds: float  # length of the recording
-    score: float  # the search's score, summed over its pieces
-    complete: bool  # False where a piece's transcript reached its greatest length
-    alternatives: tuple[str, ...] = ()  # n-best texts, best first, where more than one was asked for
+    segments: tuple[Segment, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(one.text for one in self.segments if one.text)
+
+    @property
+    def score(self) -> float:
+        """The search's score, summed over the segments."""
+        return sum(one.score for one in self.segments)
+
+    @property
+    def complete(self) -> bool:
+        """False where a segment's transcript reached its greatest length."""
+        return all(one.complete for one in self.segments)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """All words with times and confidence, where they were asked for."""
+        return tuple(word for one in self.segments for word in one.words)
+
+    @property
+    def alternatives(self) -> tuple[str, ...]:
+        """N-best texts of a recording of one segment, best first, where more than one was asked for."""
+        return tuple(text for text, _ in self.segments[0].alternatives) if len(self.segments) == 1 else ()
 
 
-@dataclass(frozen=True)
+@dataclass
+class _Recording:
+    """One that is being read or decoded."""
+
+    name: str
+    pieces: list[_Piece] = field(default_factory=list)
+    samples: int = 0
+    read: bool = False
+
+
+@dataclass
 class _Piece:
     """A stretch of one recording."""
 
-    recording: int
+    recording: _Recording
+    start: int  # samples before it
     wave: Tensor  # (N,)
+    segment: Segment | None = None
 
 
 class Recognizer:
@@ -60,6 +110,7 @@ class Recognizer:
         search: SearchConfig,
         name: str = "model",
         language_models: Sequence[Callable[[int], Part]] = (),
+        confidence_map: confidence.ConfidenceMap = confidence.UNFITTED,
     ):
         """`language_models` are asked for their part in the search of so many utterances."""
         self.model = model
@@ -67,6 +118,7 @@ class Recognizer:
         self.search = search
         self.name = name
         self.language_models = language_models
+        self.confidence = confidence_map
         self.rate = model.config.frontend.sample_rate  # Hz
 
     @property
@@ -84,15 +136,17 @@ class Recognizer:
         on_error: Callable[[Source, UserError], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
         hot_words: Sequence[str] = (),
+        words: bool = False,
     ) -> list[Transcript]:
         """Transcripts in the order of the sources: paths, file objects, bytes, or (samples, rate) pairs.
 
         `beam` overrides the model's own beam, `best` asks for that many alternatives, `batch_seconds` bounds the
         padded audio decoded at once. A source that cannot be read raises `UserError`, or, where `on_error` is given,
         is handed to it and left out. `on_progress` is called with the seconds of audio finished each time.
-        `hot_words` are words or phrases to listen for, each written as the transcripts write it.
+        `hot_words` are words or phrases to listen for, each written as the transcripts write it. `words` asks for
+        the times and the confidence of words.
         """
-        return list(self.stream(sources, beam, best, batch_seconds, on_error, on_progress, hot_words))
+        return list(self.stream(sources, beam, best, batch_seconds, on_error, on_progress, hot_words, words))
 
     def stream(
         self,
@@ -103,24 +157,25 @@ class Recognizer:
         on_error: Callable[[Source, UserError], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
         hot_words: Sequence[str] = (),
+        words: bool = False,
     ) -> Iterator[Transcript]:
-        """The same, handed out as they are ready, still in order."""
-        phrases = self.phrases(hot_words)
-        search = replace(self.search, beam=beam or self.search.beam)
+        """The same, handed out as they are ready, still in order. What is held does not grow with their length."""
+        asked = _Asked(replace(self.search, beam=beam or self.search.beam), best, self.phrases(hot_words), words)
         if isinstance(sources, (str, Path)):
             sources = [sources]
-        for recordings in self._read_ahead(sources, AHEAD * batch_seconds, on_error):
-            pieces = [piece for number, (_, wave) in enumerate(recordings) for piece in self._cut(number, wave)]
-            found: list[list[Hypothesis]] = [[] for _ in pieces]
-            for numbers in _batches([len(piece.wave) / self.rate for piece in pieces], batch_seconds):
-                waves, samples = pad([pieces[number].wave for number in numbers])
-                for number, hypotheses in zip(numbers, self.decode(waves, samples, search, best, phrases), strict=True):
-                    found[number] = hypotheses
+        waiting: deque[_Recording] = deque()
+        for group in self._read_ahead(sources, AHEAD * batch_seconds, waiting, on_error):
+            for numbers in _batches([len(piece.wave) / self.rate for piece in group], batch_seconds):
+                batch = [group[number] for number in numbers]
+                self._fill(batch, asked)
                 if on_progress is not None:
-                    on_progress(float(samples.sum()) / self.rate)
-            for number, (source, wave) in enumerate(recordings):
-                parts = [found[place] for place, piece in enumerate(pieces) if piece.recording == number]
-                yield self._join(source, len(wave) / self.rate, parts, best)
+                    on_progress(sum(len(piece.wave) for piece in batch) / self.rate)
+            for piece in group:
+                piece.wave = NOTHING
+            while waiting and waiting[0].read:
+                one = waiting.popleft()
+                segments = tuple(piece.segment for piece in one.pieces if piece.segment is not None)
+                yield Transcript(one.name, one.samples / self.rate, segments)
 
     def phrases(self, hot_words: Sequence[str]) -> list[list[int]]:
         """Hot words in tokens. Raises `UserError` for one that the tokenizer cannot write."""
@@ -168,45 +223,110 @@ class Recognizer:
         memory = self.model.remember(listened)
         return trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK)
 
+    @property
+    def whole(self) -> float:
+        """Seconds of the longest recording that is decoded in one piece."""
+        return self.search.whole or max(LONGEST, self.search.piece)
+
+    def _cut(self, source: Source) -> Iterator[Tensor]:
+        piece = self.search.piece or min(LONGEST, self.whole)
+        return segments.pieces(audio.stream(source, self.rate), self.rate, piece, self.whole)
+
     def _read_ahead(
-        self, sources: Iterable[Source], seconds: float, on_error: Callable[[Source, UserError], None] | None
-    ) -> Iterator[list[tuple[str, Tensor]]]:
-        """Decoded recordings with their names, as many at a time as make up `seconds`."""
-        recordings: list[tuple[str, Tensor]] = []
+        self,
+        sources: Iterable[Source],
+        seconds: float,
+        waiting: deque[_Recording],
+        on_error: Callable[[Source, UserError], None] | None,
+    ) -> Iterator[list[_Piece]]:
+        """Pieces of recordings, as many at a time as make up `seconds`; the recordings are put to those `waiting`."""
+        group: list[_Piece] = []
         held = 0.0
         for source in sources:
+            recording = _Recording(_name(source))
+            waiting.append(recording)
             try:
-                wave = audio.load(source, self.rate)
+                for wave in self._cut(source):
+                    if held >= seconds:
+                        yield group
+                        group, held = [], 0.0
+                    group.append(_Piece(recording, recording.samples, wave))
+                    recording.pieces.append(group[-1])
+                    recording.samples += len(wave)
+                    held += len(wave) / self.rate
             except UserError as error:
                 if on_error is None:
                     raise
                 on_error(source, error)
+                waiting.remove(recording)
+                group = [piece for piece in group if piece.recording is not recording]
+                held = sum(len(piece.wave) for piece in group) / self.rate
                 continue
-            recordings.append((_name(source), wave))
-            held += len(wave) / self.rate
+            recording.read = True
             if held >= seconds:
-                yield recordings
-                recordings, held = [], 0.0
-        if recordings:
-            yield recordings
+                yield group
+                group, held = [], 0.0
+        if group:
+            yield group
 
-    def _cut(self, number: int, wave: Tensor) -> Iterator[_Piece]:
-        start = 0
-        for end in cut_points(wave, self.rate, LONGEST):
-            yield _Piece(number, wave[start:end])
-            start = end
+    @torch.no_grad()
+    def _fill(self, batch: Sequence[_Piece], asked: _Asked) -> None:
+        """Decode pieces and give them their segments."""
+        waves, samples = pad([piece.wave for piece in batch])
+        listened = self.model.listen(waves.to(self.device), samples.to(self.device))
+        best = max(asked.best, confidence.AGREEMENT) if asked.words else asked.best
+        hypotheses = self.spell(listened, asked.search, best, asked.phrases)
+        found = [one[0].tokens if one else () for one in hypotheses]
+        traces = self.trace(listened, found) if asked.words else None
+        for row, (piece, options) in enumerate(zip(batch, hypotheses, strict=True)):
+            texts = [(self.tokenizer.decode(one.tokens), one.score) for one in options[: asked.best]]
+            words: tuple[Word, ...] = ()
+            if traces is not None:
+                words = self._words(piece, options, traces[row])
+            piece.segment = Segment(
+                texts[0][0] if texts else "",
+                piece.start / self.rate,
+                (piece.start + len(piece.wave)) / self.rate,
+                options[0].score if options else 0.0,
+                options[0].complete if options else True,
+                words,
+                tuple(texts) if asked.best > 1 else (),
+            )
 
-    def _join(self, source: str, seconds: float, parts: list[list[Hypothesis]], best: int) -> Transcript:
-        texts = [[self.tokenizer.decode(list(one.tokens)) for one in part] or [""] for part in parts]
-        alternatives = tuple(texts[0]) if best > 1 and len(texts) == 1 else ()
-        return Transcript(
-            source,
-            " ".join(options[0] for options in texts if options[0]),
-            seconds,
-            sum(part[0].score for part in parts if part),
-            all(part[0].complete for part in parts if part),
-            alternatives,
+    def _words(self, piece: _Piece, options: Sequence[Hypothesis], found: Trace) -> tuple[Word, ...]:
+        """The words of a piece's best hypothesis, with times in its recording and their confidence."""
+        if not options:
+            return ()
+        spelled = spelled_words(self.tokenizer.pieces(options[0].tokens))
+        others = [(self.tokenizer.decode(one.tokens), one.log_probability) for one in options]
+        features = confidence.word_features(spelled, found, others)
+        frontend = self.model.config.frontend
+        frame = frontend.hop_samples / self.rate * self.model.config.listener.reduction
+        times = word_times(spelled, found, piece.wave, self.rate, frame)
+        before = piece.start / self.rate
+        return tuple(
+            Word(word.text, before + start, before + end, self.confidence(own), word.spaced, own)
+            for word, (start, end), own in zip(spelled, times, features, strict=True)
         )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted of each recording."""
+
+    search: SearchConfig
+    best: int
+    phrases: Sequence[Sequence[int]]
+    words: bool
+
+
+def known_lengths(seconds: Sequence[float], search: SearchConfig) -> SearchConfig:
+    """The search of a model that was trained on utterances of so many seconds: `whole` and `piece` where they are 0."""
+    ordered = sorted(seconds)
+    longest, most = ordered[-1], ordered[len(ordered) * 9 // 10]
+    whole, piece = (round(min(max(one, SHORTEST), LONGEST), 2) for one in (longest, most))
+    whole = search.whole or max(whole, search.piece)
+    return replace(search, whole=whole, piece=search.piece or min(whole, piece))
 
 
 def _name(source: Source) -> str:

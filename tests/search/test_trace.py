@@ -26,21 +26,26 @@ def test_attention_is_that_of_the_steps():
     ctc = torch.randn(3, 5, 8).log_softmax(-1)
     found = trace(transcripts, speller, memory, lengths, begin=2, ctc=ctc)
     for row, (tokens, frames) in enumerate(zip(transcripts, lengths.tolist(), strict=True)):
-        state, seen = speller.start(memory), []
-        for token in (2, *tokens):
-            _, state = speller.step(torch.full((3, 1), token), state, memory)
+        state, seen, spoken = speller.start(memory), [], []
+        for token, following in zip((2, *tokens), (*tokens, 3), strict=True):
+            logits, state = speller.step(torch.full((3, 1), token), state, memory)
             seen.append(state.weights[row, 0, :frames])
+            spoken.append(logits[row, 0].log_softmax(-1)[following].item())
         torch.testing.assert_close(found[row].weights, torch.stack(seen), rtol=0, atol=1e-12)
         assert found[row].spans == ctc_spans(ctc[row, :frames], tokens, BLANK)
         assert len(found[row].peaks) == len(found[row].means) == len(tokens)
-    assert trace(transcripts, speller, memory, lengths, begin=2)[0].spans is None
+        assert found[row].spoken == pytest.approx(spoken[:-1], rel=1e-6)
+    (first, _), token = found[2].spans[0], 7
+    assert found[2].heard == [max(ctc[2, frame, token].item() for frame in range(first, found[2].spans[0][1] + 1))]
+    without = trace(transcripts, speller, memory, lengths, begin=2)[0]
+    assert without.spans is without.heard is None
 
 
 def test_peaks_and_means_by_eye():
     weights = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])  # the last row is the end's
-    assert Trace(weights, None).peaks == [0, 2]
-    assert Trace(weights, None).means == [0.75, 2.0]
-    assert Trace(torch.zeros(1, 0), None).peaks == Trace(torch.zeros(1, 0), None).means == []
+    assert Trace(weights, None, [], None).peaks == [0, 2]
+    assert Trace(weights, None, [], None).means == [0.75, 2.0]
+    assert Trace(torch.zeros(1, 0), None, [], None).peaks == Trace(torch.zeros(1, 0), None, [], None).means == []
 
 
 @pytest.mark.parametrize(("frames", "tokens"), [(0, [1]), (1, [1, 2]), (2, [1, 1])])

@@ -119,13 +119,13 @@ def test_very_short_and_silent_recordings(able, tools):
 
 
 def test_a_long_recording_is_cut_where_it_is_quiet(able, tools, monkeypatch):
-    monkeypatch.setattr(module, "LONGEST", 1.5)
+    able = module.Recognizer(able.model, able.tokenizer, replace(able.search, whole=1.5, piece=1.5))
     pause = torch.zeros(int(0.4 * tools.rate))
     words = ["abc", "cab", "ba", "bb", "abc", "cab"]
     wave = torch.cat([part for word in words for part in (tools.sing(word, 3), pause)])  # 4.3 s
     heard = []
-    decode = able.decode
-    monkeypatch.setattr(able, "decode", lambda *a: heard.append(a[1].tolist()) or decode(*a))
+    listen = able.model.listen
+    monkeypatch.setattr(able.model, "listen", lambda *a: heard.append(a[1].tolist()) or listen(*a))
     moved = []
     (one,) = able.transcribe([(wave, tools.rate)], on_progress=moved.append)
     lengths = [samples for batch in heard for samples in batch]
@@ -134,6 +134,49 @@ def test_a_long_recording_is_cut_where_it_is_quiet(able, tools, monkeypatch):
     assert one.seconds == pytest.approx(len(wave) / tools.rate) == pytest.approx(sum(moved))
     assert "  " not in one.text
     assert one.alternatives == ()
+    assert [segment.end for segment in one.segments[:-1]] == [segment.start for segment in one.segments[1:]]
+    assert one.segments[-1].end == one.seconds
+    monkeypatch.undo()
+    (timed,) = able.transcribe([(wave, tools.rate)], words=True)
+    assert timed.text == one.text == " ".join(word.text for word in timed.words)
+    assert len(timed.words) > 2
+    for segment in timed.segments:
+        times = [segment.start, *(time for word in segment.words for time in (word.start, word.end)), segment.end]
+        assert times == sorted(times)
+
+
+def test_lengths_of_training_utterances_say_what_is_cut():
+    lengths = [2.0] * 89 + [8.0] * 10 + [10.0]
+    plain = module.SearchConfig()
+    found = module.known_lengths(lengths, plain)
+    assert (found.whole, found.piece) == (10.0, 8.0)
+    assert module.known_lengths([*lengths, 0.5, 0.5], plain).piece == 8.0
+    asked = module.known_lengths(lengths, replace(plain, piece=5.0))
+    assert (asked.whole, asked.piece) == (10.0, 5.0)
+    asked = module.known_lengths(lengths, replace(plain, whole=4.0))
+    assert (asked.whole, asked.piece) == (4.0, 4.0)
+    for seconds, expected in ((0.5, 3.0), (40.0, 30.0)):
+        found = module.known_lengths([seconds], plain)
+        assert (found.whole, found.piece) == (expected, expected)
+
+
+def test_a_file_that_breaks_off_is_left_out_whole(able, tools, monkeypatch):
+    """Its first pieces were decoded already; what came before and after it stays."""
+    monkeypatch.setattr(module, "AHEAD", 0)
+    stream = module.audio.stream
+
+    def breaking(source, rate):
+        yield from stream(source, rate)
+        if len(source[0]) > 20_000:
+            raise UserError("damaged")
+
+    monkeypatch.setattr(module.audio, "stream", breaking)
+    short = (tools.sing("ab"), tools.rate)
+    long = (0.01 * torch.randn(8 * tools.rate), tools.rate)
+    errors = []
+    found = able.transcribe([short, long, short], on_error=lambda _, error: errors.append(str(error)))
+    assert [one.text for one in found] == ["ab", "ab"]
+    assert errors == ["damaged"]
 
 
 def test_a_recording_beyond_thirty_seconds_is_cut(able, tools):
@@ -152,7 +195,7 @@ def test_an_hour_is_transcribed_in_pieces(able, tools):
 
 def test_pieces_are_joined_in_order_with_their_recording(able, tools, monkeypatch, recordings):
     """Cut at every second: pieces of two recordings share batches, and come back to their own."""
-    monkeypatch.setattr(module, "cut_points", lambda wave, *_: [len(wave) // 2, len(wave)])
+    monkeypatch.setattr(module.segments, "pieces", lambda blocks, *_: torch.cat(list(blocks)).chunk(2))
     first = torch.cat([tools.sing("abc", 1), tools.sing("bb ", 1)])
     second = torch.cat([tools.sing("cab", 1), tools.sing("ba ", 1)])
     found = able.transcribe([(first, tools.rate), (second, tools.rate)])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from las.transcribe.segments import cut_points
+from las.transcribe.segments import pieces
 
 RATE = 1000
 
@@ -15,9 +15,17 @@ def noise(samples: int, seed: int = 0) -> Tensor:
     return torch.randn(samples, generator=torch.manual_seed(seed)) * 0.1
 
 
+def cut_points(wave: Tensor, rate: int, longest: float, block: int = 700) -> list[int]:
+    """Where the pieces of a wave that comes in blocks end."""
+    found = list(pieces(wave.split(block), rate, longest))
+    if found:
+        assert torch.equal(torch.cat(found), wave)
+    return torch.tensor([len(piece) for piece in found]).cumsum(0).tolist()
+
+
 def test_what_fits_is_not_cut():
     assert cut_points(noise(4000), RATE, longest=4.0) == [4000]
-    assert cut_points(torch.zeros(0), RATE, longest=4.0) == [0]
+    assert cut_points(torch.zeros(0), RATE, longest=4.0) == []
 
 
 def test_a_pause_is_cut_in_its_middle():
@@ -58,6 +66,21 @@ def test_pieces_cover_the_wave_and_none_is_too_long(samples, rate, longest, quie
     for start, length in quiet:
         wave[start : start + length] = 0.0
     ends = cut_points(wave, rate, longest)
-    pieces = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    assert ends[-1] == samples
-    assert all(0 < piece <= longest * rate for piece in pieces[: None if samples else 0])
+    assert sum(ends[-1:]) == samples
+    assert all(0 < end - start <= longest * rate for start, end in zip([0, *ends], ends, strict=False))
+    assert ends == cut_points(wave, rate, longest, block=20_001)  # whatever the blocks
+
+
+def test_no_more_than_a_piece_and_a_block_are_held():
+    asked = 0
+
+    def blocks():
+        nonlocal asked
+        for number in range(1000):
+            asked += 1
+            yield noise(500, number)
+
+    for number, piece in enumerate(pieces(blocks(), RATE, longest=4.0)):
+        assert len(piece) >= 2000 or asked == 1000
+        assert asked * 500 <= (number + 1) * 4000 + 1000
+        assert piece.untyped_storage().nbytes() <= 4 * 5000
