@@ -63,6 +63,11 @@ def same(one, other):
 # ----------------------------------------------------------------------------------------------------------- training
 
 
+def without_lengths(config):
+    """The config as the run had it: a model folder also says how long its training recordings were."""
+    return replace(config, search=replace(config.search, whole=0.0, piece=0.0))
+
+
 def test_a_run_folder_has_what_is_promised(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
         "attention", "checkpoints", "config.yaml", "left_out.jsonl", "log.jsonl", "model", "state.earlier.pt",
@@ -98,7 +103,7 @@ def test_every_decoder_trains_stops_resumes_and_transcribes(run, corpus, words):
         run(*words, name="stopped", during=stop_after(3))
     assert same(model_weights(whole), model_weights(run(*words, name="stopped", resume=True)))
     recognizer, config = open_model(whole / "model")
-    assert config == settings.load(RunConfig, whole / "config.yaml")
+    assert without_lengths(config) == settings.load(RunConfig, whole / "config.yaml")
     sources = [utterance.audio for utterance in read_manifest(corpus / "valid.jsonl")]
     assert len(list(recognizer.transcribe(sources))) == len(sources)
 
@@ -113,7 +118,8 @@ def test_a_model_folder_is_whole_and_transcribes(trained, corpus):
     assert "WER 0.00%" in card
     assert (folder / "tokenizer.model").read_bytes() == (corpus / "tokenizer.model").read_bytes()
     recognizer, config = open_model(folder)
-    assert config == settings.load(RunConfig, trained / "config.yaml")
+    assert without_lengths(config) == settings.load(RunConfig, trained / "config.yaml")
+    assert config.search.whole >= config.search.piece > 0
     utterances = read_manifest(corpus / "valid.jsonl")
     texts = [one.text for one in recognizer.transcribe([utterance.audio for utterance in utterances])]
     assert texts == [utterance.text for utterance in utterances]
@@ -215,10 +221,12 @@ def kill_at_random(config, tools, folder, kills, longest, chance):
     for _ in range(kills):
         process = fork.Process(target=train, args=(config, folder, (folder / "config.yaml").exists(), tools.quiet()))
         process.start()
+        while process.is_alive() and not (folder / "config.yaml").exists():  # it is still trying things out
+            time.sleep(0.001)
         process.join(chance.uniform(0, longest))
         if process.is_alive():
             os.kill(process.pid, signal.SIGKILL)
-            killed += (folder / "config.yaml").exists()
+            killed += 1
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
     train(config, folder, (folder / "config.yaml").exists(), tools.quiet())
@@ -463,9 +471,9 @@ def test_fine_tuning_makes_fewer_word_errors(run, trained, tmp_path, monkeypatch
     folder = run(*FINE, *STILL, "train.epochs=6", f"init={start}")
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     errors = [line["expected_errors"] for line in log if line["kind"] == "train"]  # of 1.6 words an utterance
-    assert min(errors[:3]) > 0.5
-    assert max(errors[-3:]) < 0.2
-    assert log[-1]["wer"] < 0.1
+    assert sum(errors[-3:]) < sum(errors[:3]) / 2  # 1.2 at first, 0.03 in the end
+    wrong = [line["wer"] for line in log if line["kind"] in ("valid", "averaged")]
+    assert wrong[-1] < 0.15
 
 
 @pytest.mark.parametrize(("said", "heard", "errors"), [

@@ -104,7 +104,7 @@ class SpellerScorer:
 
     @cached_property
     def _never(self) -> Tensor:
-        return torch.tensor(self.never, device=self.memory.frames.device)
+        return torch.tensor(self.never, dtype=torch.int64, device=self.memory.frames.device)
 
     def start(self) -> SpelledState:
         state = self.speller.start(self.memory)

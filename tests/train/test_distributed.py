@@ -136,6 +136,9 @@ def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tool
     }
     recipe.train(run_config("train.epochs=3", "train.accumulate=2", *STILL), tmp_path / "one", False, tools.quiet())
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    del one[
+        "speller.attention.key.bias"
+    ]  # adds the same to all energies: its gradient is rounding, which AdamW enlarges
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
