@@ -96,8 +96,12 @@ class Loader:
         """Seconds of audio in an epoch."""
         return sum(entry.seconds for entry in self.entries)
 
-    def plan(self, epoch: int) -> list[list[Entry]]:
-        """The batches of an epoch, every utterance in exactly one of them; they hang on seed and epoch alone."""
+    def plan(self, epoch: int, ranks: int = 1) -> list[list[Entry]]:
+        """The batches of an epoch, every utterance in exactly one of them; they hang on seed and epoch alone.
+
+        Each `ranks` neighbours, which as many processes train on at the same time, are of like length, so that none
+        waits for long.
+        """
         order = list(self.entries)
         chance = random.Random(f"{self.seed} {epoch}")
         if not self.shuffle or (self.config.sorted_first and epoch == 0):
@@ -105,10 +109,12 @@ class Loader:
         chance.shuffle(order)
         batches = []
         for start in range(0, len(order), self.config.neighbours):
-            together = sorted(order[start : start + self.config.neighbours], key=lambda entry: entry.seconds)
-            batches += _cut(together, self.config)
-        chance.shuffle(batches)
-        return batches
+            alike = sorted(order[start : start + self.config.neighbours], key=lambda entry: entry.seconds)
+            batches += _cut(alike, self.config)
+        together = [batches[start : start + ranks] for start in range(0, len(batches), ranks)]
+        last = [together.pop()] if len(together[-1]) < ranks else []
+        chance.shuffle(together)
+        return [batch for neighbours in together + last for batch in neighbours]
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number`, without the first `skip` of its plan."""
@@ -119,7 +125,7 @@ class Loader:
 
         Of `ranks` processes that share an epoch, each gets every so manyeth batch.
         """
-        plan = self.plan(number)
+        plan = self.plan(number, ranks)
         places = range(skip + rank, len(plan), ranks)
         workers = min(self.config.workers, len(places))
         batches = DataLoader(

@@ -174,7 +174,7 @@ class Trainer:
         started = saved - self.progress.seconds
         with stop_requested() as stop:
             for epoch in range(self.progress.epoch, self.config.epochs):
-                plan = self.loader.plan(epoch)
+                plan = self.loader.plan(epoch, self.world.size)
                 for end, group, missing in self._groups(epoch, plan):
                     figures = self._update(group, len(plan), missing)
                     self.progress.batch = end

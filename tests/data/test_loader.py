@@ -146,11 +146,20 @@ def test_skip_counts_planned_batches_where_nothing_is_left_of_one(tools, make, t
 @pytest.mark.parametrize("ranks", [1, 2, 3, 20])
 @pytest.mark.parametrize("skip", [0, 2])
 def test_ranks_share_an_epoch(make, ranks, skip):
-    whole = ids(make().epoch(1))[skip:]
+    plan = [[entry.id for entry in batch] for batch in make().plan(1, ranks)]
+    assert sorted(plan) == sorted([entry.id for entry in batch] for batch in make().plan(1))
     shares = [list(make().batches(1, skip, rank, ranks)) for rank in range(ranks)]
-    assert sorted(place for share in shares for place, _ in share) == list(range(skip, skip + len(whole)))
+    assert sorted(place for share in shares for place, _ in share) == list(range(skip, len(plan)))
     for rank, share in enumerate(shares):
-        assert [batch.ids for _, batch in share] == whole[rank::ranks]
+        assert [batch.ids for _, batch in share] == plan[skip:][rank::ranks]
+
+
+def test_batches_of_one_update_are_of_like_length(make):
+    """With two ranks neighbours in the order of lengths go together, and only the last may be alone."""
+    lengths = [max(entry.seconds for entry in batch) for batch in make(batch_utterances=1, neighbours=99).plan(0, 2)]
+    order = sorted(lengths)
+    pairs = {tuple(lengths[start : start + 2]) for start in range(0, len(lengths), 2)}
+    assert pairs == {tuple(order[start : start + 2]) for start in range(0, len(order), 2)}
 
 
 def test_texts_come_without_audio(make):
