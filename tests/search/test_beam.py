@@ -253,6 +253,8 @@ def test_search_stops_when_no_beam_can_win_any_more():
         ({"longest": 0.0}, "longest above 0"),
         ({"ctc_candidates": 0}, "search.ctc_candidates 0 must be at least 1"),
         ({"shortest": 1.5}, r"search.shortest 1\.5 must be at least 0 and at most longest 1\.0"),
+        ({"piece": -1.0}, r"search.piece -1\.0 must be 0 or more"),
+        ({"piece": 5.0, "whole": 4.0}, r"search.piece 5\.0 must be 0 or more, and whole 4\.0 not less, or 0"),
         ({"temperature": 0.0}, r"search.temperature 0\.0 must be above 0"),
         *(
             ({name: -1}, f"search.{name} -1 must be 0 or more")
