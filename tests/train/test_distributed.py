@@ -130,21 +130,21 @@ def weights(run):
 
 def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tools, tmp_path):
     """And eight utterances in three batches leave one rank without any in the second update."""
-    config = run_config("train.epochs=3", *STILL)
+    words = ("train.epochs=1", "data.sorted_first=true", *STILL)  # ranks are given batches in another order else
+    config = run_config(*words)
     assert ranks(lambda world: str(recipe.train(config, tmp_path / "two", False, tools.quiet())), inside=False) == {
         rank: str(tmp_path / "two" / "model") for rank in (0, 1)
     }
-    recipe.train(run_config("train.epochs=3", "train.accumulate=2", *STILL), tmp_path / "one", False, tools.quiet())
+    recipe.train(run_config(*words, "train.accumulate=2"), tmp_path / "one", False, tools.quiet())
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    del one[
-        "speller.attention.key.bias"
-    ]  # adds the same to all energies: its gradient is rounding, which AdamW enlarges
+    # it adds the same to all energies, so its gradient is rounding, which AdamW enlarges
+    del one["speller.attention.key.bias"]
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3, msg=name)  # weights are about .1
+        torch.testing.assert_close(two[name], value, rtol=1e-4, atol=1e-5, msg=name)
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("one", "two")]
     epochs = [[json.loads(line) for line in log if '"epoch"' in line and "utterances" in line] for log in logs]
     assert epochs[0] == epochs[1]
-    assert [line["utterances"] for line in epochs[1]] == [8, 8, 8]
+    assert [line["utterances"] for line in epochs[1]] == [8]
     validated = [[json.loads(line) for line in log if '"valid"' in line] for log in logs]
     for ours, theirs in zip(*validated, strict=True):
         assert (ours["update"], ours["wer"]) == (theirs["update"], theirs["wer"])
