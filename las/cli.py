@@ -287,15 +287,16 @@ def shard(
     print(f"{output}: {len(index)} utterances, {index.seconds / 3600:.2f} h, {len(index.shards)} shards")
 
 
+RunWords = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONF.yaml] [KEY=VALUE]...", help="Config and settings.")
+]
+RunFolder = Annotated[Path | None, typer.Option("--output-dir", "-o", help="The run's folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")]
+Keys = Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")]
+
+
 @app.command()
-def train(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONF.yaml] [KEY=VALUE]...", help="Config and settings.")
-    ] = None,
-    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="The run's folder.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")] = False,
-    keys: Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")] = False,
-) -> None:
+def train(words: RunWords = None, output_dir: RunFolder = None, resume: Resume = False, keys: Keys = False) -> None:
     """Train a model: las train conf.yaml train.epochs=20 --output-dir exp/first."""
     from las import recipe
 
@@ -367,8 +368,7 @@ def evaluate(
     from las.evaluate.folder import write_folder
     from las.evaluate.report import append_rows
 
-    changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
-    sets = _named_sets([word for word in words if word not in changes])
+    sets, changes = _sets_and_settings(words)
     with recipe.ranks(device) as (chosen, world):
         recognizer, config = recipe.open_model(model, chosen, changes)
         if output_dir is not None and world.leads:
@@ -394,6 +394,12 @@ def _writable(folder: Path) -> None:
     probe = folder / "writable.part"
     probe.touch()
     probe.unlink()
+
+
+def _sets_and_settings(words: list[str]) -> tuple[dict[str, Path], list[str]]:
+    """Named sets, and the words among them that set how they are decoded and scored."""
+    changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
+    return _named_sets([word for word in words if word not in changes]), changes
 
 
 def _named_sets(words: list[str]) -> dict[str, Path]:
@@ -449,8 +455,7 @@ def tune(
     """Choose search weights on a development set, decoding it once: las tune shards/dev --model run/model --write."""
     from las import tuning
 
-    changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
-    named = _named_sets([word for word in words if word not in changes])
+    named, changes = _sets_and_settings(words)
     if len(named) > 1:
         raise typer.BadParameter("one set at most", param_hint="SET")
     [path] = named.values()
@@ -574,14 +579,7 @@ OwnStyle = Annotated[str | None, typer.Option(help="How text is normalised. Defa
 
 
 @lm.command("train")
-def lm_train(
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONF.yaml] [KEY=VALUE]...", help="Config and settings.")
-    ] = None,
-    output_dir: Annotated[Path | None, typer.Option("--output-dir", "-o", help="The run's folder.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")] = False,
-    keys: Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")] = False,
-) -> None:
+def lm_train(words: RunWords = None, output_dir: RunFolder = None, resume: Resume = False, keys: Keys = False) -> None:
     """Train an LSTM language model: las lm train conf/lm.yaml train.epochs=3 -o exp/lm."""
     from las import language_models
 
