@@ -153,7 +153,7 @@ def unpack(archive: str | Path, folder: str | Path) -> Path:
 # --- downloading
 
 
-class _Interrupted(Exception):
+class Interrupted(Exception):
     """The connection failed in a way that another try may mend."""
 
 
@@ -174,7 +174,7 @@ def _download(url: str, part: Path, wanted_size: int | None, report: Report) -> 
         before = part.stat().st_size if part.exists() else 0
         try:
             return _continue(url, part, wanted_size, report)
-        except _Interrupted as error:
+        except Interrupted as error:
             found = part.stat().st_size if part.exists() else 0
             failures = 0 if found > before else failures
             if failures == len(PAUSES):
@@ -215,7 +215,7 @@ def _continue(url: str, part: Path, wanted_size: int | None, report: Report) -> 
                 report(have, total)
     expected = total if total is not None else wanted_size
     if expected is not None and have < expected:
-        raise _Interrupted(f"the connection ended after {have} of {expected} bytes")
+        raise Interrupted(f"the connection ended after {have} of {expected} bytes")
 
 
 def _answer(url: str, headers: dict[str, str]) -> Any:
@@ -225,20 +225,26 @@ def _answer(url: str, headers: dict[str, str]) -> Any:
         error.close()
         if error.code == 416 and "Range" in headers:  # nothing lies beyond what we have, so it is not this file's start
             return _answer(url, {name: headers[name] for name in headers if name not in ("Range", "If-Range")})
-        if error.code >= 500 or error.code in (408, 429):
-            raise _Interrupted(f"the server answers {error.code} {error.reason}") from None
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}; check the address") from None
+        raise refusal(url, error) from None
     except urllib.error.URLError as error:
-        raise _Interrupted(f"no connection ({error.reason})") from None
+        raise Interrupted(f"no connection ({error.reason})") from None
     except (http.client.HTTPException, OSError) as error:
-        raise _Interrupted(f"no connection ({error!r})") from None
+        raise Interrupted(f"no connection ({error!r})") from None
+
+
+def refusal(url: str, error: urllib.error.HTTPError) -> Exception:
+    """What an error status means: `Interrupted` where another try may help, else a `UserError`."""
+    answer = f"the server answers {error.code} {error.reason}"
+    if error.code >= 500 or error.code in (408, 429):
+        return Interrupted(answer)
+    return UserError(f"{url}: {answer}; check the address")
 
 
 def _read_block(answer: Any) -> bytes:
     try:
         return answer.read(BLOCK)
     except (http.client.HTTPException, OSError) as error:
-        raise _Interrupted(f"the connection broke ({error.__class__.__name__})") from None
+        raise Interrupted(f"the connection broke ({error.__class__.__name__})") from None
 
 
 def _total(answer: Any, have: int, url: str) -> int | None:

@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import fsspec
 
+from las.data.download import Interrupted, refusal
 from las.errors import UserError
 
 TIMEOUT = 30.0  # s without a byte
@@ -106,15 +107,11 @@ def _fetch(place: str, size: int, sha256: str, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-class _Interrupted(Exception):
-    """The connection failed in a way that another try may mend."""
-
-
 def _patiently(url: str, headers: dict[str, str], size: int | None) -> bytes:
     for pause in (*PAUSES, None):
         try:
             return _ask(url, headers, size)
-        except _Interrupted as error:
+        except Interrupted as error:
             if pause is None:
                 raise UserError(f"{url}: {error}; gave up after {len(PAUSES) + 1} tries") from None
             time.sleep(pause)
@@ -134,17 +131,15 @@ def _ask(url: str, headers: dict[str, str], size: int | None) -> bytes:
             expected = answer.headers.get("Content-Length")
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code >= 500 or error.code in (408, 429):
-            raise _Interrupted(f"the server answers {error.code} {error.reason}") from None
-        raise UserError(f"{url}: the server answers {error.code} {error.reason}; check the address") from None
+        raise refusal(url, error) from None
     except urllib.error.URLError as error:
-        raise _Interrupted(f"no connection ({error.reason})") from None
+        raise Interrupted(f"no connection ({error.reason})") from None
     except (http.client.HTTPException, OSError) as error:
-        raise _Interrupted(f"the connection broke ({error.__class__.__name__})") from None
+        raise Interrupted(f"the connection broke ({error.__class__.__name__})") from None
     if size is not None and len(data) > size:
         raise UserError(f"{url}: asked for {size} bytes, got more; the server does not keep to ranges")
     if expected is not None and expected.isdigit() and len(data) != int(expected):
-        raise _Interrupted(f"the connection ended after {len(data)} of {expected} bytes")
+        raise Interrupted(f"the connection ended after {len(data)} of {expected} bytes")
     return data
 
 
