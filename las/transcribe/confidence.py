@@ -9,23 +9,20 @@ model folder, in `calibration.json`; without one, confidence is the speller's pr
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from las.errors import UserError
 from las.search.trace import Trace
 from las.text.alignment import align
+from las.transcribe.fitted import FILE, read_section, write_section
 from las.transcribe.timing import Spelled, units
 
-FILE = "calibration.json"
-SECTION = "confidence"  # others may keep other maps in the same file
+SECTION = "confidence"  # of calibration.json
 FEATURES = ("speller", "ctc", "agreement")
 LEAST = 1e-3  # a probability counts as at least this far from 0 and 1
 AGREEMENT = 8  # transcripts that are asked for agreement
@@ -88,16 +85,21 @@ def fit(features: np.ndarray, right: np.ndarray) -> ConfidenceMap:
             f"all {len(right)} words are {kind}: confidence cannot be fitted; give recordings that the model makes "
             "some errors in, such as speakers it has not heard"
         )
-    odds = np.vectorize(_log_odds)(features)
-    inputs = np.hstack([odds, np.ones((len(odds), 1))])
-    shrinkage = SHRINKAGE * len(odds) * np.diag([1.0] * len(FEATURES) + [0.0])
+    weights = logistic(np.vectorize(_log_odds)(features), right)
+    return ConfidenceMap(tuple(weights[:-1].tolist()), float(weights[-1]))
+
+
+def logistic(inputs: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Weights and, last, bias (F + 1,) of inputs (N, F) that make `right` (N,) likeliest, shrunk a little towards 0."""
+    inputs = np.hstack([inputs, np.ones((len(inputs), 1))])
+    shrinkage = SHRINKAGE * len(inputs) * np.diag([1.0] * (inputs.shape[1] - 1) + [0.0])
     weights = np.zeros(inputs.shape[1])
     for _ in range(50):
         chance = 1 / (1 + np.exp(-np.clip(inputs @ weights, -50, 50)))
         slope = inputs.T @ (chance - right) + shrinkage @ weights
         curve = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + shrinkage + 1e-9 * np.eye(len(weights))
         weights = weights - np.linalg.solve(curve, slope)
-    return ConfidenceMap(tuple(weights[:-1].tolist()), float(weights[-1]))
+    return weights
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -136,7 +138,7 @@ def separation(confidence: np.ndarray, right: np.ndarray) -> float:
 
 def read_map(folder: Path) -> ConfidenceMap:
     """The map of a model folder; where it has none, the speller's probability as it is."""
-    record = _read(folder / FILE).get(SECTION)
+    record = read_section(folder, SECTION)
     if record is None:
         return UNFITTED
     try:
@@ -147,25 +149,9 @@ def read_map(folder: Path) -> ConfidenceMap:
 
 
 def write_map(folder: Path, fitted: ConfidenceMap, facts: dict[str, object]) -> None:
-    """Put a map into a model folder, with `facts` on how it was fitted; other sections of the file stay."""
-    path = folder / FILE
-    section = {"weights": dict(zip(FEATURES, fitted.weights, strict=True)), "bias": fitted.bias, **facts}
-    temporary = path.with_name(path.name + ".part")
-    text = json.dumps({**_read(path), SECTION: section}, indent=1, ensure_ascii=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: wanted a JSON object; fit it again with `las calibrate`")
-    return record
+    """Put a map into a model folder, with `facts` on how it was fitted."""
+    weights = dict(zip(FEATURES, fitted.weights, strict=True))
+    write_section(folder, SECTION, {"weights": weights, "bias": fitted.bias, **facts})
 
 
 def _log_odds(probability: float) -> float:
