@@ -42,8 +42,12 @@ lm.command("score")(language_models.score)
 lm.command("sample")(language_models.sample)
 app.add_typer(lm, name="lm")
 
-doctor = typer.Typer(help="Find what is wrong before it costs a run.", no_args_is_help=True)
+doctor = typer.Typer(
+    help="Find what is wrong with data before it costs a run, with transcripts before they are used.",
+    no_args_is_help=True,
+)
 doctor.command("data")(data.doctor)
+doctor.command("verdicts")(evaluate.verdicts)
 app.add_typer(doctor, name="doctor")
 
 

@@ -1,4 +1,4 @@
-"""Verbs that measure: `las evaluate`, `score`, `compare`; and that choose by measuring: `las tune`, `las calibrate`."""
+"""Verbs that measure: `las evaluate`, `score`, `compare`; that choose by it: `tune`, `calibrate`, `doctor verdicts`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import typer
 
 from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, writable
 from las.cli.progress import progress_bar
+
+Sister = Annotated[
+    list[str] | None,
+    typer.Option(help="A model like it that has not heard a set's speakers decodes that set; one for each set."),
+]
 
 
 def evaluate(
@@ -122,10 +127,7 @@ def tune(
 def calibrate(
     sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to fit on.")],
     model: Model = "digits",
-    sister: Annotated[
-        list[str] | None,
-        typer.Option(help="A model like it that has not heard a set's speakers decodes that set; one for each set."),
-    ] = None,
+    sister: Sister = None,
     check: Annotated[str | None, typer.Option(help="A set the map is not fitted on, to see what it is worth.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put the map into the model's calibration.json.")] = False,
     device: Device = "auto",
@@ -143,3 +145,38 @@ def calibrate(
         print("\n".join(one.report(fitted)))
     if write:
         print(calibration.write(model, fitted, judged))
+
+
+def verdicts(
+    sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to make cases of.")],
+    model: Model = "digits",
+    sister: Sister = None,
+    early: Annotated[
+        list[str] | None,
+        typer.Option(help="A model from early in a training, which loops; one for each set, that of --check last."),
+    ] = None,
+    check: Annotated[
+        str | None, typer.Option(help="A set the thresholds are not fitted on, to see their worth.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the thresholds into calibration.json.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Fit what verdicts on transcripts go by: las doctor verdicts shards/dev --model run/model --write."""
+    from las.recipe import verdicts as recipe
+    from las.transcribe.verdict_fit import fit, report
+
+    named = named_sets(sets)
+    checked = named_sets([check]) if check is not None else {}
+    readers = [*(sister or [model] * len(named)), *[model] * len(checked)]
+    found = {}
+    for (name, path), (reader, other) in zip(
+        (named | checked).items(), recipe.pairs(named | checked, readers, early or [], model), strict=True
+    ):
+        with progress_bar(name, None) as bar:
+            found[name] = recipe.cases_of(reader, other, path, device, bar)
+    cases = [one for name in named for one in found[name]]
+    fitted = fit(cases)
+    for name, own in found.items():
+        print("\n".join(report(name, own, fitted)))
+    if write:
+        print(recipe.write(model, fitted, list(named), len(cases)))

@@ -58,6 +58,10 @@ def transcribe(
     language_model: Annotated[
         str | None, typer.Option(help="A folder of `las lm train` or an ARPA file. Default: the model's own, if any.")
     ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Decode what has a bad verdict again, in two other ways; keep the better.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit status 1 where a verdict is not ok.")] = False,
     device: Device = "auto",
 ) -> None:
     """Transcribe audio files: text on stdout, or files in --output-dir. Recordings may be hours long."""
@@ -76,6 +80,7 @@ def transcribe(
         writable(output_dir)
     layout = writers.Layout(max_line_width, max_line_count, word_timestamps)
     complaints: list[str] = []
+    bad = 0
     done = 0.0
 
     def progress(seconds: float) -> None:
@@ -93,7 +98,13 @@ def transcribe(
             on_progress=progress,
             hot_words=phrases,
             words=word_timestamps or not set(writers.TIMED).isdisjoint(formats),
+            retry=retry,
         ):
+            if transcript.complaints:
+                bad += 1
+                more = len(transcript.complaints) - 1
+                also = f" (and {more} more)" if more else ""
+                print(f"las: {transcript.source}: {transcript.verdict}{also}", file=sys.stderr)
             for name in formats:
                 text = writers.WRITERS[name](transcript, layout)
                 if output_dir is not None:
@@ -104,6 +115,8 @@ def transcribe(
         print(f"las: {complaint}", file=sys.stderr)
     if complaints:
         raise UserError(f"{len(complaints)} of {len(paths)} files were not transcribed")
+    if strict and bad:
+        raise UserError(f"{bad} of {len(paths)} transcripts have a verdict that is not ok")
 
 
 def _seconds_of(paths: list[str]) -> float:

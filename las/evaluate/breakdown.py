@@ -23,8 +23,13 @@ UNKNOWN = "(unknown)"  # the speaker of utterances that name none
 KINDS = ("substitution", "deletion", "insertion")
 
 
-def set_record(score: SetScore, speakers: Mapping[str, str], seconds: Mapping[str, float]) -> Record:
-    """What can be told of a scored set; `speakers` and `seconds` are by id, as far as they are known."""
+def set_record(
+    score: SetScore,
+    speakers: Mapping[str, str],
+    seconds: Mapping[str, float],
+    verdicts: Mapping[str, str] | None = None,
+) -> Record:
+    """What can be told of a scored set; `speakers`, `seconds` and `verdicts` are by id, as far as they are known."""
     utterances = score.utterances
     units = Units.of([speakers.get(one.id) for one in utterances])
     record: Record = {"style": score.style, "utterances": len(utterances), "interval_over": str(units)}
@@ -42,6 +47,13 @@ def set_record(score: SetScore, speakers: Mapping[str, str], seconds: Mapping[st
         "length, seconds": _quarters(timed, lambda one: seconds[one.id], "{:.2f}"),
         "rate, characters a second": _quarters(timed, lambda one: one.characters.reference / seconds[one.id], "{:.1f}"),
     }
+    by_verdict: dict[str, list[UtteranceScore]] = defaultdict(list)
+    for one in utterances if verdicts else ():
+        by_verdict[(verdicts or {}).get(one.id, UNKNOWN)].append(one)
+    record["verdicts"] = [
+        {"name": name, "utterances": len(theirs), **rates(theirs)}
+        for name, theirs in sorted(by_verdict.items(), key=lambda item: -len(item[1]))
+    ]
     record["confusions"] = confusions(utterances)
     record["aligned"] = [_aligned(one, speakers.get(one.id), seconds.get(one.id)) for one in utterances]
     return record

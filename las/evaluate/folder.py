@@ -63,7 +63,7 @@ def text_lines(record: Record, results: Sequence[SetResult]) -> Iterator[str]:
 
 
 def _tables(one: Record) -> Iterator[str]:
-    groups = [("speaker", one["speakers"]), *one["buckets"].items()]
+    groups = [("verdict", one["verdicts"]), ("speaker", one["speakers"]), *one["buckets"].items()]
     for title, rows in groups:
         if rows:
             yield from ("", f"-- by {title}")

@@ -65,8 +65,9 @@ def _set(number: int, one: Record, media: Mapping[str, Media]) -> Iterator[str]:
     yield '<div class="figures">'
     yield from _histograms(one["aligned"])
     yield "</div>"
-    if one["speakers"]:
-        yield _groups("speaker", one["speakers"])
+    for title, rows in (("verdict", one["verdicts"]), ("speaker", one["speakers"])):
+        if rows:
+            yield _groups(title, rows)
     for title, rows in one["buckets"].items():
         if rows:
             yield _groups(title, rows)

@@ -36,6 +36,7 @@ class SetResult:
     decoding: str  # the search's settings; empty where texts were scored
     speakers: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()  # ids without hypothesis, whose words were counted as deleted
+    verdicts: dict[str, str] = field(default_factory=dict)  # on the hypotheses, as far as they are known
 
     @cached_property
     def record(self) -> Record:
@@ -48,7 +49,7 @@ class SetResult:
             "seconds": self.seconds,
             "real_time_factor": self.real_time_factor,
             "missing": list(self.missing),
-            **set_record(self.score, self.speakers, self.lengths),
+            **set_record(self.score, self.speakers, self.lengths, self.verdicts),
         }
 
     @property
@@ -76,11 +77,12 @@ class SetResult:
         return f"95% {format_interval(self.record['wer'])} ({self.record['interval_over']})"
 
     def lines(self) -> str:
-        """JSON lines of id, text, reference, speaker and seconds; `las score` and `las compare` read them."""
+        """JSON lines of id, text, reference, speaker, seconds and verdict; `las score` and `las compare` read them."""
         lines = []
         for id, text in self.hypotheses.items():
             record: Record = {"id": id, "text": text, "reference": self.references[id]}
-            extra = {"speaker": self.speakers.get(id), "seconds": self.lengths.get(id)}
+            extra: Record = {"speaker": self.speakers.get(id), "seconds": self.lengths.get(id)}
+            extra["verdict"] = self.verdicts.get(id)
             record |= {name: value for name, value in extra.items() if value is not None}
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
         return "".join(lines)

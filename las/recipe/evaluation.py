@@ -54,12 +54,13 @@ def evaluate_set(
 
     known: list[tuple[str, str, str | None]] = []
     transcripts = recognizer.transcribe(sources_of(recordings, known), on_progress=progress)
-    own = [[*about, one.text, one.seconds] for about, one in zip(known, transcripts, strict=True)]
+    own = [[*about, one.verdict.name, one.text, one.seconds] for about, one in zip(known, transcripts, strict=True)]
     every = [json.loads(lines) for lines in world.gather_text(json.dumps(own), recognizer.device)]
     found = [every[place % world.size][place // world.size] for place in range(sum(map(len, every)))]  # in order
     seconds = time.perf_counter() - started
     references = {id: reference for id, reference, *_ in found}
     speakers = {id: speaker for id, _, speaker, *_ in found if speaker}
+    verdicts = {id: verdict for id, *_, verdict, _, _ in found}
     hypotheses = {id: text for id, *_, text, _ in found}
     lengths = {id: length for id, *_, length in found}
     search = recognizer.search
@@ -68,7 +69,9 @@ def evaluate_set(
     added = f"language model {search.language_weight:g}{ranked}, " if recognizer.language_models else ""
     decoding = f"beam {search.beam}, {ctc}{added}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
-    return SetResult(name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers)
+    return SetResult(
+        name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers, verdicts=verdicts
+    )
 
 
 class _Recording(NamedTuple):

@@ -22,6 +22,7 @@ from las.train import run_folder
 from las.transcribe.confidence import read_map
 from las.transcribe.language_model import open_scorer
 from las.transcribe.recognizer import NEVER, Recognizer
+from las.transcribe.verdict import read_thresholds
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 DEFAULT_MODEL = "digits"
@@ -60,8 +61,8 @@ def open_model(
         model.to_bfloat16()
     chosen = choose_device(device) if isinstance(device, str) else device
     parts = _language_models(folder.path, config.search, tokenizer, chosen)
-    confidence = read_map(folder.path)
-    return Recognizer(model.eval().to(chosen), tokenizer, config.search, str(name), parts, confidence), config
+    fitted = read_map(folder.path), read_thresholds(folder.path)
+    return Recognizer(model.eval().to(chosen), tokenizer, config.search, str(name), parts, *fitted), config
 
 
 def _language_models(

@@ -1,4 +1,4 @@
-"""A model and its tokens -> transcripts of audio files, in batches of like length."""
+"""A model and its tokens -> transcripts of audio files, in batches of like length, each with its verdict."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ from las.search.trace import Trace, trace
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 from las.transcribe import confidence, segments
 from las.transcribe.timing import Word, spelled_words, word_times
+from las.transcribe.verdict import NEAR, OK, Evidence, Thresholds, Verdict, judge, weigh
 
 NEVER = (BLANK, UNK, BOS)  # what no transcript holds
 LONGEST = 30.0  # s; longer recordings are cut into pieces, where the model does not know better
 SHORTEST = 3.0  # s; no recording is cut into shorter pieces on a model's own account
 NOTHING = torch.empty(0)
+CUT_AGAIN = 0.6  # of a piece, the most that a part of it holds when it is decoded again in parts
 AHEAD = 16  # batches' worth of recordings that are read before they are sorted by length
 
 
@@ -43,6 +45,8 @@ class Segment:
     complete: bool  # False where the transcript reached its greatest length
     words: tuple[Word, ...] = ()  # where they were asked for
     alternatives: tuple[tuple[str, float], ...] = ()  # n-best texts and their scores, where more than one was asked for
+    verdict: Verdict = OK  # whether it can be believed; its place is s from the recording's beginning
+    confidence: float = 1.0  # probability of a token, the geometric mean, by which the verdict went
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,19 @@ class Transcript:
     def complete(self) -> bool:
         """False where a segment's transcript reached its greatest length."""
         return all(one.complete for one in self.segments)
+
+    @property
+    def complaints(self) -> tuple[Verdict, ...]:
+        """What is not ok. Silence is complained of only where there is nothing else: speakers may pause."""
+        if not self.segments:
+            return (Verdict("silence", 0.0, "no sample in it"),)
+        spoken = [one.verdict for one in self.segments if one.verdict.name != "silence"]
+        return tuple(one for one in spoken if one.name != "ok") if spoken else (self.segments[0].verdict,)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The first complaint, or that there is none."""
+        return next(iter(self.complaints), OK)
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -95,7 +112,7 @@ class _Piece:
     recording: _Recording
     start: int  # samples before it
     wave: Tensor  # (N,)
-    segment: Segment | None = None
+    segments: tuple[Segment, ...] = ()  # one, or more where it was decoded again in parts
 
 
 class Recognizer:
@@ -112,14 +129,17 @@ class Recognizer:
         name: str = "model",
         language_models: Sequence[Callable[[int], Part]] = (),
         confidence_map: confidence.ConfidenceMap = confidence.UNFITTED,
+        thresholds: Thresholds | None = None,
     ):
-        """`language_models` are asked for their part in the search of so many utterances."""
+        """`language_models` are asked for their part in the search of so many utterances. Without `thresholds` verdicts
+        go by the defaults."""
         self.model = model
         self.tokenizer = tokenizer
         self.search = search
         self.name = name
         self.language_models = language_models
         self.confidence = confidence_map
+        self.thresholds = thresholds or Thresholds()
         self.rate = model.config.frontend.sample_rate  # Hz
 
     @property
@@ -138,6 +158,7 @@ class Recognizer:
         on_progress: Callable[[float], None] | None = None,
         hot_words: Sequence[str] = (),
         words: bool = False,
+        retry: bool = False,
     ) -> list[Transcript]:
         """Transcripts in the order of the sources: paths, file objects, bytes, or (samples, rate) pairs.
 
@@ -145,9 +166,10 @@ class Recognizer:
         padded audio decoded at once. A source that cannot be read raises `UserError`, or, where `on_error` is given,
         is handed to it and left out. `on_progress` is called with the seconds of audio finished each time.
         `hot_words` are words or phrases to listen for, each written as the transcripts write it. `words` asks for
-        the times and the confidence of words.
+        the times and the confidence of words. With `retry` what has a bad verdict is decoded again, with more CTC
+        weight and in parts, and the better is kept.
         """
-        return list(self.stream(sources, beam, best, batch_seconds, on_error, on_progress, hot_words, words))
+        return list(self.stream(sources, beam, best, batch_seconds, on_error, on_progress, hot_words, words, retry))
 
     def stream(
         self,
@@ -159,14 +181,16 @@ class Recognizer:
         on_progress: Callable[[float], None] | None = None,
         hot_words: Sequence[str] = (),
         words: bool = False,
+        retry: bool = False,
     ) -> Iterator[Transcript]:
         """The same, handed out as they are ready, still in order. What is held does not grow with their length."""
-        asked = _Asked(replace(self.search, beam=beam or self.search.beam), best, self.phrases(hot_words), words)
+        search = replace(self.search, beam=beam or self.search.beam)
+        asked = _Asked(search, best, self.phrases(hot_words), words, retry)
         if isinstance(sources, (str, Path)):
             sources = [sources]
         waiting: deque[_Recording] = deque()
         for group in self._read_ahead(sources, AHEAD * batch_seconds, waiting, on_error):
-            for numbers in _batches([len(piece.wave) / self.rate for piece in group], batch_seconds):
+            for numbers in batches([len(piece.wave) / self.rate for piece in group], batch_seconds):
                 batch = [group[number] for number in numbers]
                 self._fill(batch, asked)
                 if on_progress is not None:
@@ -175,7 +199,7 @@ class Recognizer:
                 piece.wave = NOTHING
             while waiting and waiting[0].read:
                 one = waiting.popleft()
-                segments = tuple(piece.segment for piece in one.pieces if piece.segment is not None)
+                segments = tuple(segment for piece in one.pieces for segment in piece.segments)
                 yield Transcript(one.name, one.samples / self.rate, segments)
 
     def phrases(self, hot_words: Sequence[str]) -> list[list[int]]:
@@ -191,6 +215,11 @@ class Recognizer:
     ) -> list[list[Hypothesis]]:
         """The best hypotheses of padded waves (B, N) with (B,) samples each; `phrases` are hot words in tokens."""
         return self.spell(self.model.listen(waves.to(self.device), samples.to(self.device)), search, best, phrases)
+
+    def listen(self, waves: Sequence[Tensor]) -> Listened:
+        """What the listener makes of waves (N,)."""
+        padded, samples = pad(list(waves))
+        return self.model.listen(padded.to(self.device), samples.to(self.device))
 
     def spell(
         self, listened: Listened, search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
@@ -227,8 +256,17 @@ class Recognizer:
     def trace(self, listened: Listened, transcripts: Sequence[Sequence[int]]) -> list[Trace]:
         """Where the tokens of one transcript for each utterance are: attention, and CTC where the model has it."""
         ctc = None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
+        return self._traces(listened, transcripts, ctc)
+
+    def _traces(self, listened: Listened, transcripts: Sequence[Sequence[int]], ctc: Tensor | None) -> list[Trace]:
         memory = self.model.remember(listened)
-        return trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK)
+        near = NEAR / self.frame
+        return trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK, near)
+
+    @property
+    def frame(self) -> float:
+        """Seconds of a listener frame."""
+        return self.model.config.frontend.hop_samples / self.rate * self.model.config.listener.reduction
 
     @property
     def whole(self) -> float:
@@ -276,29 +314,81 @@ class Recognizer:
         if group:
             yield group
 
-    @torch.no_grad()
     def _fill(self, batch: Sequence[_Piece], asked: _Asked) -> None:
         """Decode pieces and give them their segments."""
-        waves, samples = pad([piece.wave for piece in batch])
-        listened = self.model.listen(waves.to(self.device), samples.to(self.device))
+        for piece, segment in zip(batch, self._decode(batch, asked), strict=True):
+            piece.segments = (segment,)
+        if asked.retry:
+            bad = [piece for piece in batch if piece.segments[0].verdict.name not in ("ok", "silence")]
+            if self.model.ctc is not None:
+                weight = (1 + asked.search.ctc_weight) / 2
+                self._again(
+                    bad, [[piece] for piece in bad], replace(asked, search=replace(asked.search, ctc_weight=weight))
+                )
+                bad = [piece for piece in bad if _standing(piece.segments)[0] < 0]
+            self._again(bad, [self._parts(piece) for piece in bad], asked)
+
+    def _again(self, pieces: Sequence[_Piece], parts: Sequence[Sequence[_Piece]], asked: _Asked) -> None:
+        """Decode the parts of pieces, and keep what they say where it stands better."""
+        for piece, own in zip(pieces, parts, strict=True):
+            found = tuple(self._decode(own, asked))
+            if _standing(found) > _standing(piece.segments):
+                piece.segments = found
+
+    def _parts(self, piece: _Piece) -> list[_Piece]:
+        parts, start = [], piece.start
+        for wave in segments.pieces([piece.wave], self.rate, CUT_AGAIN * len(piece.wave) / self.rate):
+            parts.append(_Piece(piece.recording, start, wave))
+            start += len(wave)
+        return parts
+
+    @torch.no_grad()
+    def _decode(self, batch: Sequence[_Piece], asked: _Asked) -> list[Segment]:
+        """What is recognised in each of some pieces. Where there is no speech nothing is."""
+        if not batch:
+            return []
+        listened = self.listen([piece.wave for piece in batch])
         best = max(asked.best, confidence.AGREEMENT) if asked.words else asked.best
         hypotheses = self.spell(listened, asked.search, best, asked.phrases)
         found = [one[0].tokens if one else () for one in hypotheses]
-        traces = self.trace(listened, found) if asked.words else None
-        for row, (piece, options) in enumerate(zip(batch, hypotheses, strict=True)):
+        weighed = self.weigh(listened, found, [piece.wave for piece in batch])
+        made = []
+        for piece, options, (evidence, traced) in zip(batch, hypotheses, weighed, strict=True):
+            start = piece.start / self.rate
+            verdict = judge(evidence, self.thresholds)
+            verdict = replace(verdict, place=start + verdict.place)
+            if verdict.name == "silence":
+                options = []
             texts = [(self.tokenizer.decode(one.tokens), one.score) for one in options[: asked.best]]
-            words: tuple[Word, ...] = ()
-            if traces is not None:
-                words = self._words(piece, options, traces[row])
-            piece.segment = Segment(
+            made.append(Segment(
                 texts[0][0] if texts else "",
-                piece.start / self.rate,
-                (piece.start + len(piece.wave)) / self.rate,
+                start,
+                start + len(piece.wave) / self.rate,
                 options[0].score if options else 0.0,
                 options[0].complete if options else True,
-                words,
+                self._words(piece, options, traced) if asked.words else (),
                 tuple(texts) if asked.best > 1 else (),
+                verdict,
+                evidence.confidence,
+            ))  # fmt: skip
+        return made
+
+    @torch.no_grad()
+    def weigh(
+        self, listened: Listened, transcripts: Sequence[Sequence[int]], waves: Sequence[Tensor]
+    ) -> list[tuple[Evidence, Trace]]:
+        """What speaks for and against one transcript of each utterance, in tokens, and where its tokens are."""
+        ctc = None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
+        traces = self._traces(listened, transcripts, ctc)
+        return [
+            (
+                weigh(tokens, traced, wave, self.rate, self.frame, None if ctc is None else ctc[row, :frames], BLANK),
+                traced,
             )
+            for row, (tokens, traced, wave, frames) in enumerate(
+                zip(transcripts, traces, waves, listened.lengths.tolist(), strict=True)
+            )
+        ]
 
     def _words(self, piece: _Piece, options: Sequence[Hypothesis], found: Trace) -> tuple[Word, ...]:
         """The words of a piece's best hypothesis, with times in its recording and their confidence."""
@@ -307,9 +397,7 @@ class Recognizer:
         spelled = spelled_words(self.tokenizer.pieces(options[0].tokens))
         others = [(self.tokenizer.decode(one.tokens), one.log_probability) for one in options]
         features = confidence.word_features(spelled, found, others)
-        frontend = self.model.config.frontend
-        frame = frontend.hop_samples / self.rate * self.model.config.listener.reduction
-        times = word_times(spelled, found, piece.wave, self.rate, frame)
+        times = word_times(spelled, found, piece.wave, self.rate, self.frame)
         before = piece.start / self.rate
         return tuple(
             Word(word.text, before + start, before + end, self.confidence(own), word.spaced, own)
@@ -325,6 +413,14 @@ class _Asked:
     best: int
     phrases: Sequence[Sequence[int]]
     words: bool
+    retry: bool
+
+
+def _standing(found: Sequence[Segment]) -> tuple[float, float]:
+    """How well segments of one stretch stand: less the seconds with a bad verdict, then by confidence."""
+    fine = {"ok", "silence"} if any(one.verdict.name != "silence" for one in found) else {"ok"}
+    bad = sum(one.end - one.start for one in found if one.verdict.name not in fine)
+    return -bad, sum(one.confidence for one in found) / len(found)
 
 
 def known_lengths(seconds: Sequence[float], search: SearchConfig) -> SearchConfig:
@@ -342,7 +438,7 @@ def _name(source: Source) -> str:
     return str(getattr(source, "name", f"<{type(source).__name__}>"))
 
 
-def _batches(seconds: list[float], budget: float) -> Iterator[list[int]]:
+def batches(seconds: list[float], budget: float) -> Iterator[list[int]]:
     """Numbers of recordings, longest first, in batches of at most `budget` padded seconds."""
     batch: list[int] = []
     for number in sorted(range(len(seconds)), key=lambda one: -seconds[one]):

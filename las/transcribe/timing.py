@@ -115,8 +115,8 @@ def word_times(
     seconds = len(wave) / rate
     hop = max(1, round(STEP * rate))
     step = hop / rate
-    levels = _levels(wave, hop)
-    loud = levels >= _threshold(levels)
+    levels = loudness(wave, hop)
+    loud = levels >= noise_edge(levels)
     tokens = _token_times(found, seconds, frame)
     inside = [
         [min(len(levels), int(_time(tokens, place) / step)) for place in (word.first, word.last)] for word in words
@@ -152,17 +152,16 @@ def _time(tokens: Sequence[tuple[float, float]], place: float) -> float:
     return first + place % 1 * (last - first)
 
 
-def _levels(wave: Tensor, hop: int) -> np.ndarray:
+def loudness(wave: Tensor, hop: int, smooth: int = SMOOTH) -> np.ndarray:
     """Loudness in dB of each step of `hop` samples, a tail shorter than that left out."""
     steps = len(wave) // hop
     power = wave[: steps * hop].double().view(steps, hop).square().mean(1).numpy()
-    around = (
-        np.convolve(np.pad(power, SMOOTH // 2, mode="edge"), np.full(SMOOTH, 1 / SMOOTH), "valid") if steps else power
-    )
-    return 10 * np.log10(np.maximum(around, 10 ** (SILENCE / 10)))
+    if steps:
+        power = np.convolve(np.pad(power, smooth // 2, mode="edge"), np.full(smooth, 1 / smooth), "valid")
+    return 10 * np.log10(np.maximum(power, 10 ** (SILENCE / 10)))
 
 
-def _threshold(levels: np.ndarray) -> float:
+def noise_edge(levels: np.ndarray) -> float:
     """What is louder is no noise, in dB; where nothing stands out from the rest there is no telling, and all counts."""
     floor = float(np.percentile(levels, FLOOR)) if len(levels) else 0.0
     return floor + LEVEL if len(levels) and levels.max() > floor + 2 * LEVEL else -np.inf

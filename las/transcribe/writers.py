@@ -1,7 +1,7 @@
 """A transcript -> what is written of it: txt, json, srt, vtt, tsv, ctm.
 
     txt   the text alone, on a line
-    json  an object on a line: text, seconds, score, and segments with their times; on demand words and n-best
+    json  an object on a line: text, seconds, score, verdict, and segments with their times; on demand words and n-best
     srt   SubRip subtitles; vtt: WebVTT (W3C), on demand with the time and confidence of each word
     tsv   whisper's: start and end in milliseconds, and the text of each cue, below a head
     ctm   NIST's (SCTK, doc/infmts.htm): recording, channel, start, duration, word, confidence; times in seconds
@@ -86,7 +86,7 @@ def json_line(transcript: Transcript, layout: Layout) -> str:
     segments = []
     for one in transcript.segments:
         segment: dict[str, object] = {"start": round(one.start, 3), "end": round(one.end, 3), "text": one.text}
-        segment |= {"score": round(one.score, 4), "complete": one.complete}
+        segment |= {"score": round(one.score, 4), "complete": one.complete, "verdict": one.verdict.name}
         if layout.words:
             segment["words"] = [
                 {
@@ -101,7 +101,9 @@ def json_line(transcript: Transcript, layout: Layout) -> str:
             segment["alternatives"] = [{"text": text, "score": round(score, 4)} for text, score in one.alternatives]
         segments.append(segment)
     record = {"file": transcript.source, "text": transcript.text, "seconds": round(transcript.seconds, 3)}
-    record |= {"score": round(transcript.score, 4), "complete": transcript.complete, "segments": segments}
+    record |= {"score": round(transcript.score, 4), "complete": transcript.complete}
+    record |= {"verdict": transcript.verdict.name, "complaints": list(map(str, transcript.complaints))}
+    record["segments"] = segments
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 

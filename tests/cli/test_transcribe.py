@@ -10,6 +10,8 @@ import pytest
 
 from las.data.manifest import read_manifest
 from las.recipe import models
+from las.transcribe.recognizer import Segment, Transcript
+from las.transcribe.verdict import OK, Verdict
 
 
 def test_one_file_is_its_text_alone(las, trained, corpus):
@@ -44,9 +46,10 @@ def test_json_lines(las, trained, voices, tools):
     found = [json.loads(line) for line in out.splitlines()]
     assert status == 0
     assert [(one["file"], one["text"]) for one in found] == [(str(p), tools.texts[n]) for n, p in enumerate(voices[:3])]
-    assert all(one.keys() == {"file", "text", "seconds", "score", "complete", "segments"} for one in found)
+    keys = {"file", "text", "seconds", "score", "complete", "verdict", "complaints", "segments"}
+    assert all(one.keys() == keys for one in found)
     assert found[1]["segments"] == [
-        {"start": 0.0, "end": 0.6, "text": "ba ab", "score": found[1]["score"], "complete": True}
+        {"start": 0.0, "end": 0.6, "text": "ba ab", "score": found[1]["score"], "complete": True, "verdict": "ok"}
     ]
     assert "두 번째" in out  # readable
 
@@ -62,6 +65,31 @@ def test_words_and_alternatives_on_demand(las, trained, voices):
     assert all(0 < word["confidence"] < 1 for word in segment["words"])
     assert segment["alternatives"][0]["text"] == "ba ab"
     assert len({one["text"] for one in segment["alternatives"]}) == 2
+
+
+def test_a_bad_verdict_is_told_and_strict_fails(las, trained, voices, monkeypatch):
+    said = {"ab": Verdict("loop", 0.1, "why"), "ba ab": OK}
+    asked = []
+
+    class Recognizer:
+        def phrases(self, words):
+            return []
+
+        def stream(self, paths, retry, **_):
+            asked.append(retry)
+            for path, (text, verdict) in zip(paths, said.items(), strict=True):
+                pieces = [Segment(text, n, n + 1, 0.0, True, verdict=verdict) for n in range(3)]
+                yield Transcript(path, 3.0, tuple(pieces))
+
+    monkeypatch.setattr(models, "open_model", lambda *_: (Recognizer(), None))
+    status, out, err = las("transcribe", *voices[:2])
+    assert (status, len(out.splitlines())) == (0, 2)
+    assert err == f"las: {voices[0]}: loop at 0.1 s: why (and 2 more)\n"
+    status, strict, err = las("transcribe", *voices[:2], "--strict", "--retry")
+    assert (status, strict, asked) == (1, out, [False, True])
+    assert err.splitlines()[1:] == ["las: 1 of 2 transcripts have a verdict that is not ok"]
+    del said["ab"]
+    assert las("transcribe", voices[1], "--strict") == (0, "ba ab ba ab ba ab\n", "")
 
 
 def test_what_cannot_be_told_apart_is_refused(las, voices):
@@ -139,7 +167,8 @@ def test_a_file_name_that_is_not_utf_8(random_model, tools, tmp_path):
     )
     command = [sys.executable, "-m", "las", "transcribe", "-f", "json", "--model", str(random_model), str(path)]
     done = subprocess.run(command, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.returncode == 0
+    assert done.stderr.count(b"\n") == done.stderr.count(b"\xb0\xa1.wav: ")  # a verdict on it, no more
     assert b"\xb0\xa1.wav" in done.stdout
 
 

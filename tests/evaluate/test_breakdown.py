@@ -119,3 +119,10 @@ def test_facts_for_people():
         ("hypotheses", "h.txt"),
         ("without hypothesis, counted as deleted", "1: a"),
     ]
+
+
+def test_verdicts_are_counted_with_their_errors():
+    scored = score({"a": "one two", "b": "three", "c": "four"}, {"a": "one two", "b": "five", "c": "four"})
+    rows = set_record(scored, {}, {}, {"a": "ok", "b": "low", "c": "ok"})["verdicts"]
+    assert [(row["name"], row["utterances"], row["wer"]["rate"]) for row in rows] == [("ok", 2, 0.0), ("low", 1, 1.0)]
+    assert set_record(scored, {}, {})["verdicts"] == []

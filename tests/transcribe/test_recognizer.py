@@ -12,7 +12,7 @@ from las.data.manifest import read_manifest
 from las.errors import UserError
 from las.recipe.models import open_model
 from las.transcribe import recognizer as module
-from las.transcribe.recognizer import _batches
+from las.transcribe.recognizer import batches
 
 
 @pytest.fixture(scope="module")
@@ -228,15 +228,65 @@ def test_transcripts_are_handed_out_before_all_is_read(able, recordings):
 @pytest.mark.parametrize("budget", [0.5, 1.0, 3.0, 100.0])
 def test_batches_hold_every_recording_once_within_the_budget(budget):
     seconds = [0.3, 1.2, 0.1, 0.7, 0.7, 2.0]
-    batches = list(_batches(seconds, budget))
-    assert sorted(number for batch in batches for number in batch) == list(range(6))
-    assert all(len(batch) == 1 or len(batch) * max(seconds[n] for n in batch) <= budget for batch in batches)
+    found = list(batches(seconds, budget))
+    assert sorted(number for batch in found for number in batch) == list(range(6))
+    assert all(len(batch) == 1 or len(batch) * max(seconds[n] for n in batch) <= budget for batch in found)
 
 
 def test_a_model_without_ctc_transcribes(run_config, random_model, tmp_path, recordings):
     """And one whose search does without the CTC branch that it has."""
     with_branch, _ = open_model(random_model, "cpu", ["search.ctc_weight=0"])
     assert len(with_branch.transcribe([recordings[0][0]])) == 1
+
+
+def test_silence_has_no_transcript(trained, tools, recordings):
+    able = module.Recognizer(*opened(trained), thresholds=module.Thresholds(0.0, 0.0, 1.0, -5.0))
+    text, quiet = recordings[1][1], torch.zeros(tools.rate)
+    found = able.transcribe([(quiet, tools.rate), recordings[1][0]], words=True, best=2, beam=2)
+    assert [(one.text, one.verdict.name) for one in found] == [("", "silence"), (text, "ok")]
+    assert (found[0].words, found[0].segments[0].alternatives, found[0].score) == ((), (), 0.0)
+    assert [str(one) for one in found[0].complaints] == ["silence at 0.0 s: no speech to read"]
+    assert found[1].complaints == ()
+    assert str(module.Transcript("x", 0.0, ()).verdict) == "silence at 0.0 s: no sample in it"
+
+
+def opened(trained):
+    able, _ = open_model(trained / "model", "cpu")
+    return able.model, able.tokenizer, able.search
+
+
+def test_a_pause_is_no_complaint_and_places_are_the_recordings(able, tools, monkeypatch):
+    """Pieces of 1 s: speech, silence, and speech that a verdict is bad on."""
+    monkeypatch.setattr(module.segments, "pieces", lambda blocks, *_: torch.cat(list(blocks)).chunk(3))
+    verdicts = iter(["low", "silence", "ok"])  # batches begin with the longest, which are equal: in order
+    monkeypatch.setattr(module, "judge", lambda *_: module.Verdict(next(verdicts), 0.25, "why"))
+    (one,) = able.transcribe([(torch.randn(3 * tools.rate), tools.rate)])
+    assert [segment.verdict.name for segment in one.segments] == ["low", "silence", "ok"]
+    assert [segment.verdict.place for segment in one.segments] == [0.25, 1.25, 2.25]
+    assert one.complaints == (one.verdict,) == (one.segments[0].verdict,)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "weights", "kept"),
+    [
+        (["ok"], [0.3], ["ok"]),
+        (["loop", "ok"], [0.3, 0.65], ["ok"]),
+        (["loop", "low", "ok", "ok"], [0.3, 0.65, 0.3], ["ok", "ok"]),
+        (["loop", "low", "skipped", "ok"], [0.3, 0.65, 0.3], ["skipped", "ok"]),
+        (["loop", "silence", "ok", "low"], [0.3, 0.65, 0.3], ["ok", "low"]),
+    ],
+)
+def test_what_has_a_bad_verdict_is_decoded_again(able, tools, monkeypatch, verdicts, weights, kept):
+    seen, left = [], iter(verdicts)
+    spell = able.spell
+    monkeypatch.setattr(
+        able, "spell", lambda heard, search, *a: seen.append(search.ctc_weight) or spell(heard, search, *a)
+    )
+    monkeypatch.setattr(module, "judge", lambda *_: module.Verdict(next(left)))
+    (one,) = able.transcribe([(tools.sing("ab cab"), tools.rate)], retry=True)
+    assert seen == pytest.approx(weights)
+    assert [segment.verdict.name for segment in one.segments] == kept
+    assert one.segments[-1].end == pytest.approx(one.seconds)
 
 
 def test_las_load_gives_a_recognizer(random_model, recordings):

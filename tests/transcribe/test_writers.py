@@ -7,6 +7,7 @@ import pytest
 from las.errors import UserError
 from las.transcribe.recognizer import Segment, Transcript
 from las.transcribe.timing import Word
+from las.transcribe.verdict import Verdict
 from las.transcribe.writers import TIMED, WRITERS, Layout, cues
 
 WORDS = (
@@ -21,7 +22,7 @@ TALK = Transcript(
     (
         Segment("three <four> &", 0.0, 30.0, -1.25, True, WORDS[:3], (("three <four> &", -1.25), ("three", -2.0))),
         Segment("", 30.0, 60.0, -0.5, True),
-        Segment("five", 60.0, 3662.0, -0.25, False, WORDS[3:]),
+        Segment("five", 60.0, 3662.0, -0.25, False, WORDS[3:], verdict=Verdict("truncated", 3661.5, "more")),
     ),
 )
 NOTHING = Transcript("nothing.wav", 0.5, (Segment("", 0.0, 0.5, -0.1, True),))
@@ -80,6 +81,8 @@ def test_json():
         "seconds": 3662.0,
         "score": -2.0,
         "complete": False,
+        "verdict": "truncated",
+        "complaints": ["truncated at 3661.5 s: more"],
         "segments": [
             {
                 "start": 0.0,
@@ -87,10 +90,11 @@ def test_json():
                 "text": "three <four> &",
                 "score": -1.25,
                 "complete": True,
+                "verdict": "ok",
                 "alternatives": [{"text": "three <four> &", "score": -1.25}, {"text": "three", "score": -2.0}],
             },
-            {"start": 30.0, "end": 60.0, "text": "", "score": -0.5, "complete": True},
-            {"start": 60.0, "end": 3662.0, "text": "five", "score": -0.25, "complete": False},
+            {"start": 30.0, "end": 60.0, "text": "", "score": -0.5, "complete": True, "verdict": "ok"},
+            {"start": 60.0, "end": 3662.0, "text": "five", "score": -0.25, "complete": False, "verdict": "truncated"},
         ],
     }
     assert json.loads(WRITERS["json"](TALK, NARROW)) == plain

@@ -1,0 +1,60 @@
+"""Sets with transcripts -> what the verdicts of a model go by: thresholds in its folder's `calibration.json`.
+
+As for confidence (las/recipe/calibration.py), sets are decoded by models that have not heard their speakers: the model
+itself or its sisters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from las import audio
+from las.errors import UserError
+from las.recipe.evaluation import recordings_of
+from las.recipe.models import find_model, open_model
+from las.recipe.verdict_cases import make_cases
+from las.transcribe.verdict import Thresholds, write_thresholds
+from las.transcribe.verdict_fit import Case
+
+MOST = 300  # recordings of a set that cases are made of
+
+
+def cases_of(
+    model: str, early: str | None, path: Path, device: str, progress: Callable[[float, float], None]
+) -> list[Case]:
+    """Cases of a set as a model reads it. Raises `UserError` where some verdict has none."""
+    recognizer, config = open_model(model, device)
+    other = None if early is None else open_model(early, device)[0]
+    if other is not None and other.rate != recognizer.rate:
+        raise UserError(f"{early} reads {other.rate} Hz and {model} {recognizer.rate} Hz; wanted two of one config")
+    recordings = [
+        (audio.load(one.source, recognizer.rate), one.reference)
+        for one, _ in zip(recordings_of(path)[0], range(MOST), strict=False)
+    ]
+    cases = make_cases(recognizer, recordings, config.style, other, progress=progress)
+    if not cases:
+        raise UserError(
+            f"{path}: too few recordings of words that {recognizer.name} reads in one piece, or none that it loops on "
+            "or misreads, to make cases of every verdict; give more, and a model from early in a training (--early)"
+        )
+    return cases
+
+
+def pairs(
+    sets: dict[str, Path], sisters: Sequence[str], early: Sequence[str], model: str
+) -> list[tuple[str, str | None]]:
+    """For each set the model that reads it and the early one. Raises `UserError` where their numbers differ."""
+    for name, given in (("sisters", sisters), ("early models", early)):
+        if given and len(given) != len(sets):
+            raise UserError(f"{len(sets)} sets and {len(given)} {name}: name one for each set, in the same order")
+    readers = list(sisters) or [model] * len(sets)
+    others: list[str | None] = list(early) or [None] * len(sets)
+    return list(zip(readers, others, strict=True))
+
+
+def write(model: str, fitted: Thresholds, names: Sequence[str], cases: int) -> Path:
+    """Put thresholds into the folder of a model, which is returned, with what they were fitted on."""
+    folder = find_model(model)
+    write_thresholds(folder, fitted, {"fitted on": list(names), "cases": cases})
+    return folder

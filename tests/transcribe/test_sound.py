@@ -1,0 +1,45 @@
+"""What of a piece could be speech, by the signal alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from las.transcribe.sound import LEAST, sounds, stillness, variation
+
+RATE = 8000
+
+
+def tone(hertz: float, seconds: float) -> torch.Tensor:
+    return torch.sin(2 * math.pi * hertz * torch.arange(round(seconds * RATE)) / RATE)
+
+
+def noise(seconds: float) -> torch.Tensor:
+    return torch.randn(round(seconds * RATE), generator=torch.manual_seed(0))
+
+
+def test_a_tone_stands_still_and_noise_does_not():
+    assert stillness(tone(440, 1.0), RATE) == pytest.approx(-math.log(LEAST), abs=0.1)
+    assert 1.0 < stillness(noise(1.0), RATE) < 2.0
+    sweep = torch.sin(torch.cumsum(torch.linspace(0.1, 2.0, 4000), 0))
+    assert stillness(sweep, RATE) < 1.0
+
+
+@pytest.mark.parametrize("wave", [torch.zeros(0), torch.zeros(100), torch.zeros(RATE)])
+def test_nothing_does_not_stand_still(wave):
+    assert stillness(wave, RATE) == variation(wave, RATE) == 0.0
+    assert sounds(wave, RATE) == []
+
+
+def test_level_does_not_count_but_its_changes_do():
+    assert stillness(0.001 * noise(1.0), RATE) == pytest.approx(stillness(noise(1.0), RATE), abs=1e-3)
+    assert variation(torch.cat([noise(0.5), 0.01 * noise(0.5)]), RATE) == pytest.approx(40.0, abs=2.0)
+
+
+def test_sounds_go_from_pause_to_pause():
+    wave = 0.001 * noise(2.0)
+    for start, end in ((0.3, 0.7), (0.72, 0.9), (1.2, 1.25), (1.5, 1.8)):  # 20 ms do not part, 50 ms are a click
+        wave[int(start * RATE) : int(end * RATE)] += 0.5 * tone(500, end - start)
+    assert np.array(sounds(wave, RATE)) == pytest.approx(np.array([(0.3, 0.9), (1.5, 1.8)]), abs=0.011)
+    assert sounds(noise(1.0), RATE) == []  # nothing stands out
