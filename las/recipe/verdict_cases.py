@@ -104,7 +104,7 @@ def make_cases(
     made["silence"] = list(_silences(recognizer, style, chance))
     guessed = [] if early is None else _read(early, short, early.search, style)
     made["low"] = [
-        Case("misread", "low", one.evidence) for one in (*plain, *guessed) if one.whole and one.wrong >= WRONG
+        Case("misread", "low", one.evidence) for one in (*plain, *noisy, *joined) if one.whole and one.wrong >= WRONG
     ]
     progress(4, 5)
     models = [recognizer] if early is None else [recognizer, early]
@@ -173,9 +173,9 @@ def _cut(recognizer: Recognizer, heard: Sequence[Heard], where: str, chance: np.
             continue
         first = int(chance.integers(1, len(words) - (where == "middle")))  # of the words that are taken
         last = len(words) if where == "end" else int(chance.integers(first + 1, len(words)))
-        missing = words[first:last]
-        beside = [words[first - 1], *words[last : last + 1], *words[-1:] * (where == "middle")]
-        if not any(word in missing for word in beside):
+        texts = [recognizer.tokenizer.decode(word) for word in words]
+        beside = {texts[first - 1], *texts[last : last + 1], *texts[-1:] * (where == "middle")}
+        if beside.isdisjoint(texts[first:last]):
             waves.append(one.wave)
             kept.append(tuple(itertools.chain(*words[:first], *words[last:])))
     verdict = "truncated" if where == "end" else "skipped"

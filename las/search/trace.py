@@ -26,7 +26,7 @@ FAR_COST = 2.0  # taken from the log-probability of a token in a frame that its 
 class Trace:
     """Where one transcript's tokens are, in listener frames counted from 0."""
 
-    weights: Tensor  # attention while each token and the end was spelled (L + 1, S), real frames only
+    weights: Tensor  # attention while each token and the end was spelled (L + 1, S), real frames only, on the CPU
     spans: list[tuple[int, int]] | None  # first and last frame of each token by CTC; None: no alignment, or no CTC
     spoken: list[float]  # log-probability of each token by the speller
     heard: list[float] | None  # that of each token by CTC, where in its span it is highest; None as `spans`
@@ -64,7 +64,9 @@ def trace(
     for row, tokens in enumerate(transcripts):
         read[row, 1 : len(tokens) + 1] = torch.tensor(list(tokens), dtype=torch.int64)
     logits, weights = speller(read, memory)  # (B, L + 1, V), (B, L + 1, S)
-    spoken = logits.float().log_softmax(-1)
+    spoken = logits.float().log_softmax(-1).cpu()
+    weights = weights.cpu()
+    ctc = None if ctc is None else ctc.cpu()
     traces = []
     for row, (tokens, frames) in enumerate(zip(transcripts, lengths.tolist(), strict=True)):
         own = Trace(weights[row, : len(tokens) + 1, :frames], None, [], None)
@@ -73,7 +75,7 @@ def trace(
         if ctc is not None:
             spans = ctc_spans(ctc[row, :frames], tokens, blank, own.means if looked else None, near)
         if ctc is not None and spans is not None:
-            table = ctc[row, :frames].cpu()
+            table = ctc[row, :frames]
             heard = [
                 float(table[first : last + 1, token].max()) for token, (first, last) in zip(tokens, spans, strict=True)
             ]
@@ -100,7 +102,7 @@ def ctc_spans(
     """
     path = np.full(2 * len(tokens) + 1, blank)  # blanks around the tokens
     path[1::2] = tokens
-    spoken = log_probabilities.double().cpu().numpy()[:, path]  # (S, 2L + 1)
+    spoken = log_probabilities.cpu().double().numpy()[:, path]  # (S, 2L + 1)
     if places is not None:
         away = np.abs(np.arange(len(spoken))[:, None] - np.array(places))  # (S, L)
         spoken[:, 1::2] -= FAR_COST * (away > near)

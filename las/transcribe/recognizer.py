@@ -380,6 +380,7 @@ class Recognizer:
         """What speaks for and against one transcript of each utterance, in tokens, and where its tokens are."""
         ctc = None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
         traces = self._traces(listened, transcripts, ctc)
+        ctc = None if ctc is None else ctc.cpu()
         return [
             (
                 weigh(tokens, traced, wave, self.rate, self.frame, None if ctc is None else ctc[row, :frames], BLANK),

@@ -139,11 +139,11 @@ def weigh(
 ) -> Evidence:
     """Evidence of a transcript of `wave` (N,): its trace, and CTC's log-probabilities (S, V) where the model has them.
 
-    `frame` s is a listener frame's length.
+    `frame` s is a listener frame's length. All lie on the CPU.
     """
     means = found.means if bool((found.weights > 0).any()) else None
     spans = found.spans
-    silent = None if ctc is None else ctc[:, blank].double().cpu().numpy()  # (S,)
+    silent = None if ctc is None else ctc[:, blank].double().numpy()  # (S,)
     frames = found.weights.shape[1] if silent is None else len(silent)
     if means is None:
         means = [first for first, _ in spans] if spans else [0.0] * len(tokens)
@@ -197,7 +197,7 @@ def _most_heard(silent: np.ndarray) -> float:
 
 def _read_by_attention(found: Trace, speech: Sequence[tuple[float, float]], frame: float) -> list[bool]:
     """Whether attention was in each of some stretches."""
-    total = found.weights[:-1].double().sum(0).cpu().numpy()  # (S,)
+    total = found.weights[:-1].double().sum(0).numpy()  # (S,)
     return [total[int(start / frame) : math.ceil(end / frame)].sum() >= READ for start, end in speech]
 
 
