@@ -40,7 +40,7 @@ def evaluate(
         results, media = [], {}
         for name, path in sets.items():
             with progress_bar(name, None) if world.leads else nullcontext() as bar:
-                result = evaluate_set(recognizer, name, path, config.style, bar, world)
+                result = evaluate_set(recognizer, name, path, config.style, bar, world, words=output_dir is not None)
             if not world.leads:
                 continue
             print(result.summary())

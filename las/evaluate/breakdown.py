@@ -172,6 +172,9 @@ def facts(one: Record) -> Iterator[tuple[str, str]]:
     yield "model" if one["decoding"] else "hypotheses", one["model"]
     if one["decoding"]:
         yield "decoding", one["decoding"]
+    if found := one["reliability"]:
+        apart = "" if found["separation"] is None else f", AUC {found['separation']:.3f}"
+        yield "confidence", f"ECE {found['error']:.1%}{apart}, of {found['words']} words"
     if one["missing"]:
         yield "without hypothesis, counted as deleted", f"{len(one['missing'])}: {first_ids(one['missing'])}"
 

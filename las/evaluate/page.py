@@ -64,6 +64,8 @@ def _set(number: int, one: Record, media: Mapping[str, Media]) -> Iterator[str]:
     yield f"<dl>{''.join(figures)}</dl>"
     yield '<div class="figures">'
     yield from _histograms(one["aligned"])
+    if one["reliability"]:
+        yield _reliability(one["reliability"]["bins"])
     yield "</div>"
     for title, rows in (("verdict", one["verdicts"]), ("speaker", one["speakers"])):
         if rows:
@@ -188,4 +190,25 @@ def _bars(title: str, labels: Sequence[str], counts: np.ndarray) -> str:
     return (
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img" aria-label="{escape(title)}">'
         f'<path d="M0 {HEIGHT + 0.5}H{WIDTH}"/>{"".join(bars)}</svg><figcaption>{escape(title)}</figcaption></figure>'
+    )
+
+
+def _reliability(bins: Sequence[Sequence[float]]) -> str:
+    """Share of right words against their confidence: a bar for each bin of it, and the line that they should meet."""
+    step = WIDTH / len(bins)
+    bars = []
+    for place, (count, mean, share) in enumerate(bins):
+        low, high = 100 * place // len(bins), 100 * (place + 1) // len(bins)
+        if count:
+            title = f"{low}-{high}%: {count} words, mean confidence {mean:.1%}, {share:.1%} right"
+            bars.append(
+                f'<rect x="{place * step + 1:.1f}" y="{HEIGHT * (1 - share):.1f}" width="{step - 2:.1f}" '
+                f'height="{HEIGHT * share:.1f}"><title>{escape(title)}</title></rect>'
+            )
+        bars.append(f'<text x="{(place + 0.5) * step:.1f}" y="{HEIGHT + 13}">{low}</text>')
+    title = "right words, %, against confidence, %; the line: as many as were promised"
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT + FOOT}" role="img" aria-label="{escape(title)}">'
+        f'<path d="M0 {HEIGHT + 0.5}H{WIDTH}"/>{"".join(bars)}<path d="M0 {HEIGHT}L{WIDTH} 0"/></svg>'
+        f"<figcaption>{escape(title)}</figcaption></figure>"
     )

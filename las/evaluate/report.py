@@ -37,6 +37,7 @@ class SetResult:
     speakers: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()  # ids without hypothesis, whose words were counted as deleted
     verdicts: dict[str, str] = field(default_factory=dict)  # on the hypotheses, as far as they are known
+    reliability: Record | None = None  # confidence of words against truth, in bins, where it was asked for
 
     @cached_property
     def record(self) -> Record:
@@ -49,6 +50,7 @@ class SetResult:
             "seconds": self.seconds,
             "real_time_factor": self.real_time_factor,
             "missing": list(self.missing),
+            "reliability": self.reliability,
             **set_record(self.score, self.speakers, self.lengths, self.verdicts),
         }
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from las.errors import UserError
-from las.recipe.evaluation import recordings_of, sources_of
+from las.recipe.evaluation import judged_words, recordings_of, sources_of
 from las.recipe.models import find_model, open_model
-from las.text.normalize import normalize
 from las.transcribe import confidence
 from las.transcribe.confidence import ConfidenceMap
 from las.transcribe.recognizer import Recognizer
@@ -81,11 +80,8 @@ def _judged_words(
     known: list[tuple[str, str, str | None]] = []
     done = 0.0
     for number, one in enumerate(recognizer.stream(sources_of(recordings, known), words=True)):
-        parts = [(place, part) for place, word in enumerate(one.words) for part in normalize(word.text, style).split()]
-        right = confidence.right_words([part for _, part in parts], normalize(known[number][1], style))
-        wrong = {place for (place, _), good in zip(parts, right, strict=True) if not good}
-        for place in dict(parts):
-            yield one.words[place].evidence, place not in wrong
+        for word, right in judged_words(one, known[number][1], style):
+            yield word.evidence, right
         done += one.seconds
         progress(min(done, total), total)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,19 +13,24 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 import torch
 
 from las import audio
 from las.audio import Source
 from las.data.manifest import read_manifest
 from las.data.shards import Entry, Index, read_index, read_sample
+from las.evaluate.breakdown import Record
 from las.evaluate.media import Attention, Media
 from las.evaluate.report import SetResult
 from las.evaluate.score import score
+from las.text.normalize import normalize
 from las.text.tokenizer import BOS
 from las.train.distributed import World
 from las.train.loop import ALONE
-from las.transcribe.recognizer import Recognizer
+from las.transcribe import confidence
+from las.transcribe.recognizer import Recognizer, Transcript
+from las.transcribe.timing import Word
 
 REPORT_AUDIO = 16_000_000  # bytes of recordings that a set puts into its report
 REPORT_PICTURES = 200  # utterances of a set whose attention is pictured
@@ -37,10 +43,12 @@ def evaluate_set(
     style: str,
     on_progress: Callable[[float, float], None] | None = None,
     world: World = ALONE,
+    words: bool = False,
 ) -> SetResult:
     """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all.
 
-    The ranks of `world` each transcribe a part, and all have the whole result.
+    The ranks of `world` each transcribe a part, and all have the whole result. With `words` each has its confidence,
+    which is held against whether it is right.
     """
     recordings, total = recordings_of(path, world)
     started = time.perf_counter()
@@ -53,9 +61,14 @@ def evaluate_set(
             on_progress(min(done, total), total)
 
     known: list[tuple[str, str, str | None]] = []
-    transcripts = recognizer.transcribe(sources_of(recordings, known), on_progress=progress)
+    transcripts = recognizer.transcribe(sources_of(recordings, known), on_progress=progress, words=words)
+    sure = [
+        [(word.confidence, right) for word, right in judged_words(one, about[1], style)]
+        for about, one in zip(known, transcripts, strict=True)
+    ]
     own = [[*about, one.verdict.name, one.text, one.seconds] for about, one in zip(known, transcripts, strict=True)]
     every = [json.loads(lines) for lines in world.gather_text(json.dumps(own), recognizer.device)]
+    judged = [json.loads(lines) for lines in world.gather_text(json.dumps(sure), recognizer.device)]
     found = [every[place % world.size][place // world.size] for place in range(sum(map(len, every)))]  # in order
     seconds = time.perf_counter() - started
     references = {id: reference for id, reference, *_ in found}
@@ -70,8 +83,31 @@ def evaluate_set(
     decoding = f"beam {search.beam}, {ctc}{added}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
     return SetResult(
-        name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers, verdicts=verdicts
-    )
+        name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers,
+        verdicts=verdicts, reliability=_reliability([pair for part in judged for one in part for pair in one]),
+    )  # fmt: skip
+
+
+def judged_words(one: Transcript, reference: str, style: str) -> list[tuple[Word, bool]]:
+    """The words of a transcript, and whether each is right. Those that the style leaves out do not count."""
+    parts = [(place, part) for place, word in enumerate(one.words) for part in normalize(word.text, style).split()]
+    right = confidence.right_words([part for _, part in parts], normalize(reference, style))
+    wrong = {place for (place, _), good in zip(parts, right, strict=True) if not good}
+    return [(one.words[place], place not in wrong) for place in dict(parts)]
+
+
+def _reliability(judged: list[tuple[float, bool]]) -> Record | None:
+    """How far the confidence of words can be trusted, for a report; None where there is no word."""
+    if not judged:
+        return None
+    sure, right = (np.array(column, dtype=float) for column in zip(*judged, strict=True))
+    separation = confidence.separation(sure, right)
+    return {
+        "words": len(right),
+        "error": confidence.calibration_error(sure, right),
+        "separation": None if math.isnan(separation) else separation,
+        "bins": [list(row) for row in confidence.reliability(sure, right)],
+    }
 
 
 class _Recording(NamedTuple):

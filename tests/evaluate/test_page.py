@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -101,3 +102,14 @@ def test_bins_of_a_histogram():
         labels, counts = _bins(values, 0.0)
         assert counts.sum() == len(values)
         assert len(labels) <= 16
+
+
+def test_reliability_is_drawn_where_words_have_confidence():
+    plain = result("set", {"a": "one two"}, {"a": "one six"})
+    assert "promised" not in page(report_record([plain]), {})
+    bins = [[0, 0.0, 0.0]] * 9 + [[4, 0.95, 0.75]]
+    found = replace(plain, reliability={"words": 4, "error": 0.2, "separation": None, "bins": bins})
+    text = page(report_record([found]), {})
+    assert "<title>90-100%: 4 words, mean confidence 95.0%, 75.0% right</title>" in text
+    assert text.count("promised</figcaption>") == 1
+    assert "ECE 20.0%, of 4 words" in text

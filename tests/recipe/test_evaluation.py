@@ -44,6 +44,20 @@ def test_speakers_and_lengths_of_a_set(trained, tools, tmp_path):
         assert result.lengths == {"하나": 0.24, "둘": 0.24}
 
 
+def test_verdicts_and_the_confidence_of_words_go_into_a_result(trained, corpus):
+    recognizer, _ = open_model(trained / "model")
+    plain = evaluate_set(recognizer, "valid", corpus / "valid.jsonl", "basic")
+    assert plain.reliability is None
+    assert plain.verdicts == dict.fromkeys(plain.hypotheses, "ok")
+    assert '"verdict": "ok"' in plain.lines()
+    found = evaluate_set(recognizer, "valid", corpus / "valid.jsonl", "basic", words=True).reliability
+    words = sum(len(text.split()) for text in plain.references.values())
+    assert found["words"] == words == sum(count for count, *_ in found["bins"])
+    assert found["separation"] is None  # all are right
+    assert 0 <= found["error"] < 0.5
+    assert evaluation._reliability([]) is None
+
+
 def test_a_report_shows_the_worst_utterances_and_links_to_the_rest(trained, corpus, tmp_path, monkeypatch):
     recognizer, _ = open_model(trained / "model")
     result = evaluate_set(recognizer, "valid", corpus / "valid.jsonl", "basic")

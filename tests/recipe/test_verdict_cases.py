@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from las.data.manifest import read_manifest, write_manifest
 from las.errors import UserError
 from las.recipe import verdict_cases, verdicts
 from las.recipe.models import open_model
 from las.recipe.nonspeech import KINDS, nonspeech
 from las.recipe.verdict_cases import Heard, make_cases
-from las.transcribe.verdict import Evidence, Thresholds, read_thresholds
+from las.transcribe.verdict import VERDICTS, Evidence, Thresholds, read_thresholds
 from las.transcribe.verdict_fit import Case
 
 RATE = 8000
@@ -72,13 +73,23 @@ def test_each_verdict_has_a_tenth():
     assert [sum(one.verdict == name for one in found) for name in ("ok", "loop", "low")] == [15, 3, 3]
 
 
-def test_a_model_that_makes_no_errors_shows_nothing(trained, corpus, tools, monkeypatch):
+def test_cases_of_a_model_that_knows_three_tones(trained, tools, monkeypatch):
+    """It misreads what has noise in it, and loops on what is far too long."""
     monkeypatch.setattr(verdict_cases, "MOST", 4)
     recognizer, config = open_model(trained / "model", "cpu")
     recordings = [(tools.sing(text, 3), text) for text in tools.texts]
-    assert make_cases(recognizer, recordings, config.style) == []
+    found = make_cases(recognizer, recordings, config.style, recognizer)
+    each = [sum(one.verdict == name for one in found) for name in VERDICTS]
+    assert each[0] == 5 * each[1] > 0
+    assert len(set(each[1:])) == 1
+    assert make_cases(recognizer, [], config.style) == []
+
+
+def test_too_few_recordings_are_refused(trained, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(verdict_cases, "MOST", 2)
+    write_manifest(tmp_path / "one.jsonl", read_manifest(corpus / "valid.jsonl")[:1])
     with pytest.raises(UserError, match=r"too few recordings of words that .*--early"):
-        verdicts.cases_of(str(trained / "model"), None, corpus / "valid.jsonl", "cpu", lambda *_: None)
+        verdicts.cases_of(str(trained / "model"), None, tmp_path / "one.jsonl", "cpu", lambda *_: None)
 
 
 def test_an_early_model_reads_at_the_same_rate(trained, corpus, monkeypatch):
