@@ -22,7 +22,7 @@ LEAST = 1e-3  # how far a spectrum always moves
 
 
 def stillness(wave: Tensor, rate: int) -> float:
-    """-log of how far the spectrum moves in 64 ms: 0 where nothing stays, about 1 in speech, 1.5 in noise, 7 in tones.
+    """-log of how far the spectrum moves in 64 ms: about 1 in speech, 1.5 in noise, 7 in tones and where nothing is.
 
     It is that of the middle of the piece's sound, weighed by power: 1 - the cosine between two magnitude spectra.
 
@@ -32,7 +32,7 @@ def stillness(wave: Tensor, rate: int) -> float:
     window = int(WINDOW * rate)
     hop = window // 2
     if len(wave) < window + 2 * hop:
-        return 0.0
+        return 0.0  # too short to tell
     spectra = torch.fft.rfft(wave.unfold(0, window, hop) * torch.hann_window(window)).abs()  # (windows, bins)
     power = spectra.square().sum(1)
     before, after = spectra[:-2], spectra[2:]
@@ -41,7 +41,7 @@ def stillness(wave: Tensor, rate: int) -> float:
     order = likeness.argsort()
     half = weight[order].cumsum(0)
     if not half[-1] > 0:
-        return 0.0
+        return -math.log(LEAST)
     middle = likeness[order][int(torch.searchsorted(half, half[-1] / 2).clamp(max=len(order) - 1))]
     return -math.log(LEAST + max(0.0, 1.0 - float(middle)))
 

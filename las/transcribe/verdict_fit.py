@@ -1,8 +1,9 @@
 """Cases whose verdict is known -> the thresholds that tell them apart, and how well: precision and recall.
 
 One verdict after another, in the order in which `judge` asks: each threshold is put where precision and recall of its
-verdict are best together (F1) among the cases that the verdicts before it leave. Between two values it lies nearer to
-the lower one: what is wrong can be wrong to any degree, what is right is right to much the same.
+verdict are best together (F1) among the cases that the verdicts before it leave. Of places that are equally good, and
+between two values, it is nearer to the lower end: what is wrong can be wrong to any degree, what is right is right to
+much the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from las.transcribe.confidence import logistic
 from las.transcribe.verdict import VERDICTS, Evidence, Thresholds, judge
 
 PACE_SHARE = 0.25  # of the usual move of attention for a token: what moves on less does not move on
-LEAN = 0.25  # of the way between two values, where a threshold lies
+LEAN = 0.25  # of the way from the lower end, where a threshold lies
 TRIED = 60  # places of a threshold that are tried
 
 
@@ -125,10 +126,9 @@ def _best_either(
     ]
     f1 = 2 * reached[0] / (len(good) + reached[0] + reached[1])
     rows, columns = np.nonzero(f1 >= f1.max() - 1e-12)
-    middle = int(np.argsort(rows, kind="stable")[len(rows) // 2])
-    row = int(rows[middle])
-    same = columns[rows == row]
-    return float(places[0][row]), float(places[1][same[len(same) // 2]])
+    row = int(rows[int(LEAN * len(rows))])
+    column = int(np.sort(columns[rows == row])[int(LEAN * (rows == row).sum())])
+    return float(places[0][row]), float(places[1][column])
 
 
 def _places(values: np.ndarray) -> np.ndarray:

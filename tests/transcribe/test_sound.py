@@ -26,10 +26,10 @@ def test_a_tone_stands_still_and_noise_does_not():
     assert stillness(sweep, RATE) < 1.0
 
 
-@pytest.mark.parametrize("wave", [torch.zeros(0), torch.zeros(100), torch.zeros(RATE)])
-def test_nothing_does_not_stand_still(wave):
-    assert stillness(wave, RATE) == variation(wave, RATE) == 0.0
-    assert sounds(wave, RATE) == []
+@pytest.mark.parametrize(("samples", "still"), [(0, 0.0), (100, 0.0), (RATE, -math.log(LEAST))])
+def test_nothing_stands_still_where_it_lasts(samples, still):
+    wave = torch.zeros(samples)
+    assert (stillness(wave, RATE), variation(wave, RATE), sounds(wave, RATE)) == (still, 0.0, [])
 
 
 def test_level_does_not_count_but_its_changes_do():
