@@ -42,19 +42,20 @@ SURE = 7.0  # log-odds beyond which CTC says no more
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What decides a verdict; the defaults were fitted to models of egs/digits, see its RESULTS.md."""
+    """What decides a verdict. The defaults are those of models of egs/digits (see its RESULTS.md), rounded; pace, inside
+    and confidence more lenient, for speech that is not said word by word."""
 
-    heard_weight: float = 1.0  # log-odds of speech for each of CTC's log-odds of some token where it is surest
-    still_weight: float = -2.0  # log-odds of speech for each unit of stillness
+    heard_weight: float = 0.9  # log-odds of speech for each of CTC's log-odds of some token where it is surest
+    still_weight: float = -2.7  # log-odds of speech for each unit of stillness
     varies_weight: float = 0.2  # log-odds of speech for each dB of variation
-    bias: float = 2.0  # log-odds of speech besides
+    bias: float = 5.3  # log-odds of speech besides
     speech: float = 0.0  # log-odds of speech below which it is silence
     pace: float = 0.04  # s that attention moves on for each token at least, where it does move on
-    repeats: float = 2.5  # repeated tokens, less those that attention moved on for, from which it is a loop
-    end_nats: float = 1.5  # speech that CTC hears after the last token, from which it is truncated
-    end_seconds: float = 0.2  # s of sound after the last token, from which it is truncated
-    inside_nats: float = 2.5  # the same between tokens and before the first, from which it is skipped
-    inside_seconds: float = 0.2
+    repeats: float = 3.8  # repeated tokens, less those that attention moved on for, from which it is a loop
+    end_nats: float = 2.3  # speech that CTC hears after the last token, from which it is truncated
+    end_seconds: float = 0.33  # s of sound after the last token, from which it is truncated
+    inside_nats: float = 4.4  # the same between tokens and before the first, from which it is skipped
+    inside_seconds: float = 0.5
     confidence: float = 0.2  # probability of a token, the geometric mean, below which it is low
 
     def __post_init__(self) -> None:

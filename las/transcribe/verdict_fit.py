@@ -1,13 +1,13 @@
 """Cases whose verdict is known -> the thresholds that tell them apart, and how well: precision and recall.
 
 One verdict after another, in the order in which `judge` asks: each threshold is put where precision and recall of its
-verdict are best together (F1) among the cases that the verdicts before it leave. Of places that are equally good, and
-between two values, it is nearer to the lower end: what is wrong can be wrong to any degree, what is right is right to
-much the same.
+verdict are best together (F1) among the cases that the verdicts before it leave. Places are tried in equal ratios, and
+of those that are equally good the middle one is taken.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from las.transcribe.confidence import logistic
 from las.transcribe.verdict import VERDICTS, Evidence, Thresholds, judge
 
 PACE_SHARE = 0.25  # of the usual move of attention for a token: what moves on less does not move on
-LEAN = 0.25  # of the way from the lower end, where a threshold lies
-TRIED = 60  # places of a threshold that are tried
+TRIED = 40  # places of a threshold that are tried
+RANGE = 100.0  # times the lowest of them that the highest is
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def fit(cases: Sequence[Case]) -> Thresholds:
         of["skipped"], [*of["low"], *of["ok"]], lambda one: (one.inside_nats, one.inside_seconds)
     )
     by = replace(by, inside_nats=nats, inside_seconds=seconds)
-    return replace(by, confidence=-_best_above(of["low"], of["ok"], lambda one: -one.confidence))
+    surprise = _best_above(of["low"], of["ok"], lambda one: -math.log(max(one.confidence, 1e-9)))
+    return replace(by, confidence=math.exp(-surprise))
 
 
 def score(cases: Sequence[Case], by: Thresholds) -> list[Score]:
@@ -111,7 +112,7 @@ def _pace(fine: Sequence[Evidence], otherwise: float) -> float:
 
 def _best_above(wanted: Sequence[Evidence], others: Sequence[Evidence], value: Callable[[Evidence], float]) -> float:
     """The threshold that `value` of the wanted reaches and that of the others does not."""
-    return _best_either(wanted, others, lambda one: (value(one), -np.inf))[0]
+    return _best_either(wanted, others, lambda one: (value(one), 0.0))[0]
 
 
 def _best_either(
@@ -126,17 +127,12 @@ def _best_either(
     ]
     f1 = 2 * reached[0] / (len(good) + reached[0] + reached[1])
     rows, columns = np.nonzero(f1 >= f1.max() - 1e-12)
-    row = int(rows[int(LEAN * len(rows))])
-    column = int(np.sort(columns[rows == row])[int(LEAN * (rows == row).sum())])
+    row = rows[len(rows) // 2]
+    column = np.sort(columns[rows == row])[(rows == row).sum() // 2]
     return float(places[0][row]), float(places[1][column])
 
 
 def _places(values: np.ndarray) -> np.ndarray:
-    """Thresholds between neighbouring values, at most `TRIED`, and one above them all."""
-    found = np.unique(values[np.isfinite(values)])
-    if len(found) == 0:
-        return np.zeros(1)
-    between = found[:-1] + LEAN * np.diff(found)
-    if len(between) > TRIED:
-        between = np.unique(np.quantile(between, np.linspace(0, 1, TRIED)))
-    return np.append(between, found[-1] + 1.0)
+    """Thresholds up to above the greatest of values (N,)."""
+    greatest = float(values.max(initial=0.0)) * 1.01 or 1.0
+    return np.geomspace(greatest / RANGE, greatest, TRIED)
