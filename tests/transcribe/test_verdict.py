@@ -45,15 +45,15 @@ def test_verdicts_by_eye(changes, verdict):
 
 
 def test_a_loop_is_repeats_that_attention_does_not_move_on_for():
-    stuck = replace(FINE, places=(0.2, 0.6, 0.61, 0.6, 0.6, 0.62), repeated=(False, False, True, True, True, True))
-    assert stuck.repeats(0.04) == (pytest.approx(3.5), 0.6)
+    stuck = replace(FINE, places=(0.2, 0.6, 0.61, *[0.6] * 3, 0.62), repeated=(False, False, *[True] * 5))
+    assert stuck.repeats(0.04) == (pytest.approx(4.5), 0.6)
     found = judge(stuck, Thresholds())
     assert (found.name, found.place) == ("loop", 0.6)
     assert str(found) == "loop at 0.6 s: tokens repeat while attention does not move on"
-    moving = replace(stuck, places=(0.2, 0.6, 1.0, 1.4, 1.8, 2.2))
+    moving = replace(stuck, places=(0.2, 0.6, 1.0, 1.4, 1.8, 2.2, 2.6))
     assert moving.repeats(0.04) == (0.0, 0.0)
     assert judge(moving, Thresholds()) == OK
-    other = replace(stuck, repeated=(False,) * 6)
+    other = replace(stuck, repeated=(False,) * 7)
     assert judge(other, Thresholds()) == OK
     assert replace(FINE, places=(), repeated=()).repeats(0.04) == (0.0, 0.0)
     assert str(OK) == "ok"

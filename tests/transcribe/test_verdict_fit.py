@@ -38,8 +38,8 @@ def test_what_can_be_told_apart_is():
     by = fit(cases())
     assert all((one.precision, one.recall) == (1.0, 1.0) for one in score(cases(), by))
     assert by.pace == pytest.approx(0.1)
-    assert by.repeats == pytest.approx(5 / 4)  # nearer to those that are fine
-    assert 0.1 < by.end_nats < 3.5
+    assert 0.1 < by.repeats < 5.0
+    assert 0.1 < by.end_nats < 6.0
 
 
 def test_one_of_two_kinds_of_evidence_is_enough():
