@@ -42,8 +42,8 @@ SURE = 7.0  # log-odds beyond which CTC says no more
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What decides a verdict. The defaults are those of models of egs/digits (see its RESULTS.md), rounded; pace, inside
-    and confidence more lenient, for speech that is not said word by word."""
+    """What decides a verdict. The defaults are those of models of egs/digits (see its RESULTS.md), rounded; pace,
+    inside_seconds and confidence more lenient, for speech that is not said word by word."""
 
     heard_weight: float = 0.9  # log-odds of speech for each of CTC's log-odds of some token where it is surest
     still_weight: float = -2.7  # log-odds of speech for each unit of stillness
