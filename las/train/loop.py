@@ -311,7 +311,7 @@ class Trainer:
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
         if update % LOG_EVERY == 0:
-            self.progress.watch.take_in(measure(output.weights, batch.lengths + 1, output.listened.lengths))
+            self.progress.watch.take_in(measure(output.weights, batch.lengths, output.listened.lengths))
         share = objective.ctc_weight_at(update) if output.ctc_logits is not None else 0.0
         total = ((1 - share) * found.speller + share * found.ctc) / tokens
         if weight := objective.guide_weight_at(update):
@@ -358,7 +358,8 @@ class Trainer:
             validation = self.validate()
             if self.world.leads:
                 write_weights(self._weights(progress.update), self.model.state_dict())
-        found = measure(validation.weights.unsqueeze(0), *torch.tensor(validation.weights.shape).unsqueeze(1))
+        tokens, frames = validation.weights.shape
+        found = measure(validation.weights.unsqueeze(0), torch.tensor([tokens - 1]), torch.tensor([frames]))
         figures = {"loss": validation.loss, "wer": validation.error_rate, **progress.watch.figures(found)}
         more = {"seconds": progress.seconds, **self._stage()}
         self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, **more})
