@@ -109,6 +109,21 @@ def test_the_budget_of_padded_seconds_is_kept(make, budget, most):
             assert len(batch) == 1 or (padded <= budget and len(batch) <= most)
 
 
+def test_the_budget_of_seconds_times_characters_is_kept(tools, make, tmp_path):
+    """Number 3 has a long text: with its 40 characters half a second a batch are 20."""
+    index = write(tools, tmp_path, {3: "ab" * 20})
+    for grid in (4.0, 20.0, 100.0):
+        for epoch in range(3):
+            plan = make(index, batch_grid=grid).plan(epoch)
+            for batch in plan:
+                padded = len(batch) * max(entry.seconds for entry in batch)
+                assert len(batch) == 1 or padded * max(entry.characters for entry in batch) <= grid
+            assert sorted(entry.id for batch in plan for entry in batch) == sorted(entry.id for entry in index.entries)
+    for free in (0.0, 1e9):
+        assert make(index, batch_grid=free).plan(1) == make(index).plan(1)
+    assert len(make(index, batch_grid=4.0).plan(1)) > len(make(index).plan(1))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(make, workers):
     alone, together = list(make().epoch(1)), list(make(workers=workers).epoch(1))
