@@ -64,7 +64,8 @@ def evaluate_set(
     lengths = {id: length for id, *_, length in found}
     search = recognizer.search
     ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
-    added = f"language model {search.language_weight:g}, " if recognizer.language_models else ""
+    ranked = f" on {search.rescore}-best lists" if search.rescore else ""
+    added = f"language model {search.language_weight:g}{ranked}, " if recognizer.language_models else ""
     decoding = f"beam {search.beam}, {ctc}{added}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
     return SetResult(name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers)

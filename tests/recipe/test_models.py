@@ -94,6 +94,22 @@ def test_language_models_join_the_search(trained, corpus, arpa):
     assert parts(none, corpus) == {"speller", "ctc"}
 
 
+def test_language_models_rank_what_was_found_without_them(trained, corpus, arpa):
+    """The best of a search wide enough to hold all that matters; and the scores are those of the search with both."""
+    words = [f"search.language_model={arpa}", "search.language_weight=1.5", "search.beam=32"]
+    during, _ = open_model(trained / "model", "cpu", words)
+    after, _ = open_model(trained / "model", "cpu", [*words, "search.rescore=32"])
+    wave = audio.load(sorted((corpus / "wav").glob("valid-0*"))[0], during.rate)
+    (joint,), (ranked,) = (
+        one.decode(wave.unsqueeze(0), torch.tensor([len(wave)]), one.search, 3) for one in (during, after)
+    )
+    assert len(ranked) == 3
+    assert ranked[0].tokens == joint[0].tokens
+    assert ranked[0].score == pytest.approx(joint[0].score, abs=1e-4)
+    assert ranked[0].scores == pytest.approx(joint[0].scores, abs=1e-4)
+    assert [one.score for one in ranked] == sorted((one.score for one in ranked), reverse=True)
+
+
 def test_a_language_model_in_the_model_folder_is_used(trained, corpus, tmp_path):
     shutil.copytree(trained / "model", tmp_path / "model")
     tokenizer = Tokenizer.load(corpus / "tokenizer.model")
