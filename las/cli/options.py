@@ -79,13 +79,18 @@ def run_settings(
         return None
     if output_dir is None:
         raise typer.BadParameter("name the run's folder", param_hint="--output-dir")
+    path, changes = config_and_settings(words)
+    if resume and path is None:
+        path = output_dir / "config.yaml"
+    return settings.load(kind, path, changes)
+
+
+def config_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
+    """The config that is named, if one is, and the `key=value` words beside it."""
     files = [word for word in words if "=" not in word]
     if len(files) > 1:
         raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
-    path = Path(files[0]) if files else None
-    if resume and path is None:
-        path = output_dir / "config.yaml"
-    return settings.load(kind, path, [word for word in words if "=" in word])
+    return Path(files[0]) if files else None, [word for word in words if "=" in word]
 
 
 def _plain(value: Any) -> str:

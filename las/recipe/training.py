@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -92,12 +92,7 @@ def _train(
         validate()  # what cannot work should fail now: not after the first epoch, and before the folder is taken
         if world.leads:
             run_folder.claim(config, folder)
-    shares = None
-    if config.train.objective.smoothing == "unigram":
-        texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
-        shares = token_shares(texts, tokenizer.size, EOS)
-    mwer = _mwer(recognizer, config) if config.train.mwer.hypotheses else None
-    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares, mwer, world)
+    trainer = build_trainer(config, recognizer, loader, validate, folder, reporter, world)
     if state is not None:
         trainer.restore(state)
     with closing(trainer.log):
@@ -115,6 +110,26 @@ def _train(
     text = settings.to_yaml(replace(config, search=search))
     checkpoint.write_model(folder / "model", text, weights, tokenizer.to_bytes(), tokenizer.size, card)
     return folder / "model"
+
+
+def build_trainer(
+    config: RunConfig,
+    recognizer: Recognizer,
+    loader: Loader,
+    validate: Callable[[], Validation],
+    folder: Path,
+    reporter: Reporter,
+    world: World,
+) -> Trainer:
+    """What trains the recogniser's model, with all that `config` asks for beside the batches."""
+    tokenizer, shares, mwer = recognizer.tokenizer, None, None
+    if config.train.objective.smoothing == "unigram":
+        texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
+        shares = token_shares(texts, tokenizer.size, EOS)
+    if config.train.mwer.hypotheses:
+        mwer = _mwer(recognizer, config)
+    model = recognizer.model
+    return Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares, mwer, world)
 
 
 def _mwer(recognizer: Recognizer, config: RunConfig) -> Mwer:

@@ -201,7 +201,7 @@ class Trainer:
             for epoch in range(self.progress.epoch, self.config.epochs):
                 plan = self.loader.plan(epoch, self.world.size)
                 for end, group, missing in self._groups(epoch, plan):
-                    figures = self._update(group, len(plan), missing)
+                    figures = self.update(group, len(plan), missing)
                     self.progress.batch = end
                     self.progress.seconds = time.perf_counter() - started
                     self._tell(epoch, len(plan), figures)
@@ -281,8 +281,12 @@ class Trainer:
             )
         progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0
 
-    def _update(self, group: list[Batch], plan: int, missing: int = 0) -> dict[str, float]:
-        """One step of the optimiser on the sum of some batches of every rank; figures of it are returned."""
+    def update(self, group: list[Batch], plan: int, missing: int = 0) -> dict[str, float]:
+        """One step of the optimiser on the sum of some batches of every rank; figures of it are returned.
+
+        `plan` is the number of batches in the epoch, `missing` of utterances that could not be read. No figures where
+        nothing is left to train on.
+        """
         config, progress = self.config, self.progress
         updates = config.epochs * -(-plan // (config.accumulate * self.world.size))
         rate = rate_at(progress.update, updates, config.optimizer) * progress.plateau.share

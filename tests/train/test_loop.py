@@ -144,7 +144,7 @@ def test_two_batches_accumulated_are_one_of_both(make):
     for name in ("apart", "together"):
         trainer = make(*STILL, "train.optimizer.clip=0", name=name, double=True)
         one, other = list(trainer.loader.epoch(0))[:2]
-        trainer._update([one, other] if name == "apart" else [joined(one, other)], plan=2)
+        trainer.update([one, other] if name == "apart" else [joined(one, other)], plan=2)
         gradients.append({name: value.grad for name, value in trainer.model.named_parameters()})
     assert gradients[0].keys() == gradients[1].keys()
     for name in gradients[0]:
@@ -182,7 +182,7 @@ def test_a_batch_in_halves_is_the_batch(make, batches, late):
         trainer = make(*STILL, *words, "train.optimizer.clip=0", name=f"{most}", double=True)
         tried = short_of_memory(trainer, most, late)
         torch.manual_seed(5)
-        figures.append(trainer._update(list(trainer.loader.epoch(0))[:batches], plan=batches))
+        figures.append(trainer.update(list(trainer.loader.epoch(0))[:batches], plan=batches))
         gradients.append({name: value.grad for name, value in trainer.model.named_parameters()})
     assert len(tried) >= 3 * batches
     assert figures[1] == pytest.approx(figures[0], rel=1e-9)
@@ -219,7 +219,7 @@ def test_an_utterance_that_does_not_fit_is_left_out_and_counted(make):
     assert [(line["utterances"], line["left"]) for line in lines(short, "epoch")] == [(5, 3)]
     [batch] = without.loader.epoch(0)
     each = [batch.rows(place, place + 1) for place in range(len(batch))]
-    without._update([one for one in each if one.tokens.numel() < 5], plan=1)
+    without.update([one for one in each if one.tokens.numel() < 5], plan=1)
     for name, value in without.model.named_parameters():
         gradient = short.model.get_parameter(name).grad
         torch.testing.assert_close(gradient, value.grad, rtol=1e-8, atol=1e-12, msg=name)
@@ -277,7 +277,7 @@ def test_a_gradient_is_clipped(make):
     steps = []
     for clip in (0, 1e-6):
         trainer = make(*STILL, f"train.optimizer.clip={clip}", name=f"clip{clip}")
-        figures = trainer._update(list(trainer.loader.epoch(0))[:1], plan=1)
+        figures = trainer.update(list(trainer.loader.epoch(0))[:1], plan=1)
         norm = torch.cat([value.grad.flatten() for value in trainer.model.parameters()]).norm().item()
         steps.append((figures["gradient_norm"], norm))
     assert steps[0][0] == pytest.approx(steps[0][1], rel=1e-4)
@@ -418,7 +418,7 @@ def test_weight_noise_is_there_while_the_gradient_is_taken_and_only_in_its_span(
         trainer.clean = trainer.model.speller.hidden.weight.detach().clone()
         return step(group, plan, missing)
 
-    step, trainer._update, trainer._backward = trainer._update, update, watched
+    step, trainer.update, trainer._backward = trainer.update, update, watched
     trainer.run()
     assert distances[0] == distances[3] == distances[4] == 0
     assert distances[1:3] == pytest.approx([0.1, 0.1], rel=0.2)
