@@ -91,6 +91,7 @@ class Loader:
                 self.ledger.leave("longer than data.longest", entry.id, f"{entry.seconds:.1f} s")
             else:
                 self.entries.append(entry)
+        self.planned: tuple[tuple[int, int], list[list[Entry]]] = ((-1, 0), [])  # epoch and ranks; the last plan
         self.ledger.check(len(index), config.leave_out, "raise data.longest, or cut the recordings")
         if not self.entries:
             raise UserError(f"{index.root}: no utterance to load ({self.ledger or 'the index is empty'})")
@@ -104,8 +105,13 @@ class Loader:
         """The batches of an epoch, every utterance in exactly one of them; they hang on seed and epoch alone.
 
         Each `ranks` neighbours, which as many processes train on at the same time, are of like length, so that none
-        waits for long.
+        waits for long. The last plan is kept: the training loop asks for it, and so does `batches`.
         """
+        if self.planned[0] != (epoch, ranks):
+            self.planned = (epoch, ranks), self._plan(epoch, ranks)
+        return self.planned[1]
+
+    def _plan(self, epoch: int, ranks: int) -> list[list[Entry]]:
         order = list(self.entries)
         chance = random.Random(f"{self.seed} {epoch}")
         if not self.shuffle or (self.config.sorted_first and epoch == 0):

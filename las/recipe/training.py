@@ -76,7 +76,7 @@ def _train(
     valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0)
     plans = (len(loader.plan(epoch)) for epoch in range(config.train.epochs))
     check_growth_ends(config.train.growth, (-(-plan // (config.train.accumulate * world.size)) for plan in plans))
-    if config.model.ctc:
+    if config.model.ctc and state is None:
         check_ctc_paths(loader, tokenizer, config.model)
     model = LAS(config.model, tokenizer.size)
     if state is None and config.init:
