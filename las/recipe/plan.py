@@ -3,7 +3,7 @@
 The model is built on the meta device, where weights take no memory, to count its parameters. What a batch keeps for its
 backward pass is measured, not derived: the forward pass of four small batches on the CPU, whose saved tensors are
 counted (torch.autograd.graph.saved_tensors_hooks), gives the four numbers of `Activations`. Another device keeps other
-things, a GPU in bf16 about half of the listener's: `las/recipe/trial.py` measures there.
+things, and the backward pass needs room of its own: `las/recipe/trial.py` measures all of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from las.text.tokenizer import BOS, EOS, Tokenizer
 from las.train.objectives import losses
 
 FRAMES, STEPS, UTTERANCES = (8, 24), (4, 12), 2  # of the batches that are measured
-TEXTS = 1000  # transcripts whose characters and tokens are counted
+TEXTS = 200  # transcripts whose characters and tokens are counted
 TOKENS = 1000  # in the vocabulary, where there is no tokenizer to ask
 
 
@@ -112,7 +112,7 @@ def plan(config: RunConfig) -> Plan:
         larger = LAS(config.model, vocabulary + 1)
     parameters = parameters_of(model)
     more = sum(parameters_of(larger).values()) - sum(parameters.values())
-    activations = measure(model.to_empty(device="cpu"), config)
+    activations = measure(model, config)
     train, data = config.data.train, None
     there = bool(train) and (store.is_remote(train) or (Path(train) / INDEX).is_file())
     if there and tokenizer is not None:
@@ -142,11 +142,17 @@ def parameters_of(model: LAS) -> dict[str, int]:
 
 
 def measure(model: LAS, config: RunConfig) -> Activations:
-    """What batches keep with a model on the CPU, whose weights may be anything.
+    """What batches keep with a model, whose weights need not be there yet.
 
     A batch of B utterances, S frames and L steps keeps fixed + B (S frame + L step + S L glance), but for what is
     rounded up: four of them tell the four numbers.
     """
+    model = model.to_empty(device="cpu")
+    with torch.no_grad():  # what was in that memory before may be no numbers
+        for value in model.parameters():
+            value.zero_()
+        for buffer in model.buffers():
+            buffer.fill_(1.0)
     (few, many), (short, long), batch = FRAMES, STEPS, UTTERANCES
     seen = {(frames, steps): saved_bytes(model, config, batch, frames, steps) for frames in FRAMES for steps in STEPS}
     more_frames, more_steps = batch * (many - few), batch * (long - short)
@@ -193,7 +199,7 @@ def look_at_data(config: RunConfig, tokenizer: Tokenizer, activations: Activatio
     """What the training shards come to. Raises `UserError` as reading them does."""
     rate = config.model.frontend.sample_rate
     loader = Loader(
-        read_index(config.data.train, config.data.cache), tokenizer, rate, config.data,
+        read_index(config.data.train), tokenizer, rate, config.data,  # nothing is fetched for a few texts
         shuffle=True, seed=config.train.seed, augment=config.augment,
     )  # fmt: skip
     texts = list(loader.texts(TEXTS))

@@ -93,7 +93,7 @@ def attempt(plan: Plan, progress: Callable[[float, float], None]) -> Trial:
     with TemporaryDirectory() as folder:
         trainer = build_trainer(config, recognizer, loader, validate, Path(folder), reporter, World())
         with closing(trainer.log):
-            trainer.progress.update = config.train.epochs * plan.updates // 2
+            trainer.progress.update = max(config.train.epochs * plan.updates // 2, *config.train.growth, 0)
             first, *others = _groups(plan.data.plan, plan.data.largest, config.train.accumulate)
             _timed(trainer, loader, first, plan)  # makes what is made once, such as the optimizer's state
             longest, *times = _times(trainer, loader, [first, *others], plan, progress)
@@ -141,6 +141,7 @@ def _timed(trainer: Trainer, loader: Loader, group: list[list[Entry]], plan: Pla
 def _start(device: torch.device) -> int:
     """Bytes that are in use now; the highest that will be is counted from here."""
     if device.type == "cuda":
+        torch.cuda.init()  # statistics are there only then
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is now

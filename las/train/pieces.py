@@ -16,7 +16,8 @@ from torch import Tensor
 
 from las.batch import Batch
 
-SIGNS = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED")  # torch on a CPU, CUDA itself, cuBLAS and cuDNN
+# of torch on a CPU, of CUDA itself, of cuBLAS and cuDNN to version 8, of cuDNN 9
+SIGNS = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 Result = TypeVar("Result")
 
 

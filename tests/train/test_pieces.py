@@ -95,6 +95,7 @@ def test_other_errors_are_not_taken_for_it():
             RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
             True,
         ),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
         (RuntimeError("expected scalar type Float"), False),
         (ValueError("out of memory"), False),
     ],
