@@ -1,7 +1,7 @@
 """How fast transcripts are searched for: ms per step and utterance, against a plain reference in the same run.
 
     python tools/bench_search.py [--rounds 7]
-    python tools/bench_search.py --table [--plot tools/search_cost.svg]
+    python tools/bench_search.py --table [--plot tools/search_cost.png]
 
 80 mel, four BiLSTM layers of 512 per direction (100 frames/s, 25 frames/s out), speller LSTM 512 with location
 attention, vocabulary 1000, random weights; batch 8 x 10 s, beam 10, transcripts of exactly 40 tokens. The contestants
@@ -189,7 +189,7 @@ def draw(found: dict[str, list[tuple[float, float, float]]], path: str) -> None:
         above.loglog(sizes, [steps[-1] * size / sizes[-1] for size in sizes], ":", color="gray")
         below.semilogx(sizes, memory, "o-")
         below.set_xlabel(name)
-        below.set_ylim(bottom=0)
+    columns[1, 0].set_ylim(bottom=0)
     columns[0, 0].set_ylabel("CPU ms per step\n(dotted: linear)")
     columns[1, 0].set_ylabel("greatest memory, MB")
     figure.savefig(path)
@@ -216,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--table", action="store_true", help="against beam, batch and length")
-    parser.add_argument("--plot", metavar="FILE.svg", help="the same as a picture")
+    parser.add_argument("--plot", metavar="FILE.png", help="the same as a picture")
     parser.add_argument("--one", nargs=3, type=float, metavar=("BATCH", "BEAM", "SECONDS"), help="one row of --table")
     arguments = parser.parse_args()
     if arguments.one:
