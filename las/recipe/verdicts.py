@@ -6,7 +6,7 @@ itself or its sisters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from las import audio
@@ -21,7 +21,7 @@ MOST = 300  # recordings of a set that cases are made of
 
 
 def cases_of(
-    model: str, early: str | None, path: Path, device: str, progress: Callable[[float, float], None]
+    model: str, early: str | None, path: str | Path, device: str, progress: Callable[[float, float], None]
 ) -> list[Case]:
     """Cases of a set as a model reads it. Raises `UserError` where some verdict has none."""
     recognizer, config = open_model(model, device)
@@ -42,7 +42,7 @@ def cases_of(
 
 
 def pairs(
-    sets: dict[str, Path], sisters: Sequence[str], early: Sequence[str], model: str
+    sets: Mapping[str, str | Path], sisters: Sequence[str], early: Sequence[str], model: str
 ) -> list[tuple[str, str | None]]:
     """For each set the model that reads it and the early one. Raises `UserError` where their numbers differ."""
     for name, given in (("sisters", sisters), ("early models", early)):
