@@ -19,7 +19,7 @@ def test_nine_of_ten_files_in_a_process_of_its_own(random_model, voices):
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 1
     assert [line.split(": ")[0] for line in lines] == [str(path) for path in voices[:-1]]
-    err = done.stderr.decode().splitlines()
+    err = [line for line in done.stderr.decode().splitlines() if " at 0." not in line]  # verdicts of random weights
     assert err[0].startswith(f"las: {voices[-1]}: ")
     assert err[1] == "las: 1 of 10 files were not transcribed"
     assert len(err) == 2
