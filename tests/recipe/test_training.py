@@ -105,9 +105,9 @@ def test_every_decoder_trains_stops_resumes_and_transcribes(run, corpus, words):
 
 def test_a_model_folder_is_whole_and_transcribes(trained, corpus):
     folder = trained / "model"
-    assert sorted(path.name for path in folder.iterdir()) == [
+    assert {path.name for path in folder.iterdir()} - {"calibration.json"} == {  # which the fixture put there
         "README.md", "config.yaml", "model.safetensors", "tokenizer.model",
-    ]  # fmt: skip
+    }  # fmt: skip
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "8 utterances" in card
     assert "WER 0.00%" in card
