@@ -208,6 +208,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "moving": self.moving.state(),
+            "ledgers": [self.world.gather_text(one.lines(), self.device) for one in self._ledgers()],
             "chance": self.world.gather(torch.get_rng_state(), self.device),
             "chance_cuda": self.world.gather(torch.cuda.get_rng_state(self.device), self.device) if cuda else None,
         }
@@ -226,6 +227,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.moving.restore(state["moving"])
         self.needed.append({self._weights(update) for *_, update in self.progress.best})
+        for ledger, ranks in zip(self._ledgers(), state["ledgers"], strict=True):
+            for lines in ranks if self.world.leads else ():
+                ledger.take(lines)
         if len(state["chance"]) != self.world.size:  # masks are drawn anew; what is trained on stays the same
             if self.world.leads:
                 self.reporter.warned(f"saved by {len(state['chance'])} ranks, resumed by {self.world.size}")
@@ -233,6 +237,9 @@ class Trainer:
         torch.set_rng_state(state["chance"][self.world.rank])
         if self.device.type == "cuda" and state["chance_cuda"] is not None:
             torch.cuda.set_rng_state(state["chance_cuda"][self.world.rank], self.device)
+
+    def _ledgers(self) -> tuple[Ledger, Ledger]:
+        return self.loader.ledger, self.ledger
 
     def _groups(self, epoch: int, plan: Sequence[Sequence[object]]) -> Iterator[tuple[int, list[Batch], int]]:
         """The batches of each update that are this rank's, with the place in the plan that comes after the update and
@@ -351,7 +358,7 @@ class Trainer:
             )
         total.backward()
         if update % LOG_EVERY == 0:
-            self.progress.watch.take_in(measure(output.weights, batch.lengths + 1, output.listened.lengths))
+            self.progress.watch.take_in(measure(output.weights, batch.lengths, output.listened.lengths))
         return found
 
     def _layers_at(self, update: int) -> int:
@@ -386,7 +393,8 @@ class Trainer:
             validation = self.validate()
             if self.world.leads:
                 write_weights(self._weights(progress.update), self.model.state_dict())
-        found = measure(validation.weights.unsqueeze(0), *torch.tensor(validation.weights.shape).unsqueeze(1))
+        tokens, frames = validation.weights.shape
+        found = measure(validation.weights.unsqueeze(0), torch.tensor([tokens - 1]), torch.tensor([frames]))
         figures = {"loss": validation.loss, "wer": validation.error_rate, **progress.watch.figures(found)}
         more = {"seconds": progress.seconds, **self._stage()}
         self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, **more})

@@ -703,3 +703,14 @@ def test_what_is_too_long_counts_with_what_ranks_left_out():
     trainer = SimpleNamespace(progress=Progress(heard=90, left=1), loader=loader, log=log, world=World(0, 2))
     with pytest.raises(UserError, match=r"10 of 100 utterances left out in epoch 1, by all ranks: more than 9\.5%"):
         Trainer._check_epoch(trainer, 0)
+
+
+def test_what_was_left_out_before_a_stop_is_still_known_after_it(make):
+    first = make(name="first")
+    first.loader.ledger.leave("no text", "말없는 사람")
+    first.ledger.leave("fewer listener frames than its tokens need, trained without CTC", "u7", "x")
+    first.save()
+    second = make(name="second")
+    second.restore(read_state(first.folder / "state.pt"))
+    assert second.loader.ledger.lines() == first.loader.ledger.lines()
+    assert second.ledger.lines() == first.ledger.lines()
