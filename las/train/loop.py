@@ -41,6 +41,7 @@ from las.train.pieces import Pieces, in_pieces
 from las.train.run_folder import STATE, WEIGHTS, forget_weights
 from las.train.sampling import SamplingConfig
 from las.train.span import check_span, is_on
+from las.train.sums import Sums
 from las.train.watch import Watch, measure
 
 PRECISIONS = ("fp32", "bf16")
@@ -129,27 +130,6 @@ class Progress:
     watch: Watch = field(default_factory=Watch)
 
 
-@dataclass(frozen=True)
-class Sums:
-    """What the batches of an update come to, over all ranks."""
-
-    speller: float  # losses, as in `Losses`
-    ctc: float
-    correct: float
-    errors: float
-    seconds: float  # of audio
-    tokens: int
-    heard: int  # utterances
-    splits: int  # batches that did not fit into memory
-    split_seconds: float  # of padded audio in those
-
-    def figures(self, mwer: bool) -> dict[str, float]:
-        """Losses and hits per token; word errors per utterance where they were looked for."""
-        each = {"loss": self.speller, "ctc_loss": self.ctc, "accuracy": self.correct}
-        more = {"expected_errors": self.errors / self.heard} if mwer else {}
-        return {name: value / self.tokens for name, value in each.items()} | more
-
-
 class Trainer:
     """One run. `validate` judges the present weights; `begin` and `end` are the token ids of a sentence's ends.
 
@@ -175,6 +155,7 @@ class Trainer:
         self.model, self.loader, self.validate, self.config, self.folder = model, loader, validate, config, folder
         self.begin, self.end, self.reporter = begin, end, reporter
         self.device = model.frontend.mean.device
+        self.rate = model.config.frontend.sample_rate  # Hz
         assert (config.objective.smoothing == "unigram") == (shares is not None)
         self.shares = shares if shares is None else shares.to(self.device)
         assert (config.mwer.hypotheses > 0) == (mwer is not None)
@@ -313,7 +294,7 @@ class Trainer:
             return {}
         with weight_noise(self.model, config.weight_noise if noisy else 0.0):
             found = [self._fitting(batch, tokens) for batch in group]
-        sums = self._sums(found)
+        sums = Sums.of(found, self.rate, self.world, self.device)
         self._tell_memory(sums)
         progress.heard, progress.left = progress.heard + sums.heard, progress.left + heard - sums.heard
         if not sums.tokens:
@@ -336,34 +317,10 @@ class Trainer:
         """The gradient of a batch, in pieces where memory is short; an utterance too long for it is left out."""
         found = in_pieces(batch, lambda piece: self._backward(piece, tokens), self.parameters, self.device)
         for one in found.left:
-            self.loader.ledger.leave("does not fit into memory", one.ids[0], f"{self._padded(one):.1f} s")
+            self.loader.ledger.leave("does not fit into memory", one.ids[0], f"{one.waves.numel() / self.rate:.1f} s")
         if found.left:
             self.loader.ledger.check(len(self.loader.index), self.loader.config.leave_out, MEMORY_WAY_OUT)
         return found
-
-    def _padded(self, batch: Batch) -> float:
-        """Seconds of a batch, padding included."""
-        return batch.waves.numel() / self.model.config.frontend.sample_rate
-
-    def _sums(self, found: Sequence[Pieces[Losses]]) -> Sums:
-        """What an update's batches come to, over all ranks."""
-        rate = self.model.config.frontend.sample_rate
-        done = [one for pieces in found for one in pieces.done]
-        split = [one for pieces in found for one in pieces.split]
-        own = [
-            sum(one.speller.item() for _, one in done),
-            sum(one.ctc.item() for _, one in done),
-            sum(int(one.correct) for _, one in done),
-            sum(one.expected_errors.item() for _, one in done if one.expected_errors is not None),
-            sum(float(batch.samples.sum()) for batch, _ in done) / rate,
-            sum(one.tokens for _, one in done),
-            sum(len(batch) for batch, _ in done),
-            len(split),
-            sum(self._padded(batch) for batch in split),
-        ]
-        speller, ctc, correct, errors, seconds, *counts, padded = self.world.add(own, self.device)
-        tokens, heard, splits = map(int, counts)
-        return Sums(speller, ctc, correct, errors, seconds, tokens, heard, splits, padded)
 
     def _tell_memory(self, sums: Sums) -> None:
         """Batches that did not fit into memory: every update that had some in the log, the first also to the user."""

@@ -16,8 +16,13 @@ from torch import Tensor
 
 from las.batch import Batch
 
-# of torch on a CPU, of CUDA itself, of cuBLAS and cuDNN to version 8, of cuDNN 9
-SIGNS = ("DefaultCPUAllocator", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
+SIGNS = (
+    "DefaultCPUAllocator",  # torch on a CPU
+    "could not create a ",  # oneDNN: a primitive, a memory object; seen where little is left (RLIMIT_AS)
+    "out of memory",  # CUDA
+    "ALLOC_FAILED",  # cuBLAS, cuDNN to version 8
+    "ALLOCATION_FAILED",  # cuDNN 9
+)
 Result = TypeVar("Result")
 
 

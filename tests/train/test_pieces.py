@@ -96,6 +96,7 @@ def test_other_errors_are_not_taken_for_it():
             True,
         ),
         (RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"), True),
+        (RuntimeError("could not create a primitive"), True),
         (RuntimeError("expected scalar type Float"), False),
         (ValueError("out of memory"), False),
     ],
