@@ -252,17 +252,6 @@ class Recognizer:
             found = rescore(found, part, search, BOS, EOS, self.device)
         return [row[:best] for row in found]
 
-    @torch.no_grad()
-    def trace(self, listened: Listened, transcripts: Sequence[Sequence[int]]) -> list[Trace]:
-        """Where the tokens of one transcript for each utterance are: attention, and CTC where the model has it."""
-        ctc = None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
-        return self._traces(listened, transcripts, ctc)
-
-    def _traces(self, listened: Listened, transcripts: Sequence[Sequence[int]], ctc: Tensor | None) -> list[Trace]:
-        memory = self.model.remember(listened)
-        near = NEAR / self.frame
-        return trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK, near)
-
     @property
     def frame(self) -> float:
         """Seconds of a listener frame."""
@@ -379,7 +368,8 @@ class Recognizer:
     ) -> list[tuple[Evidence, Trace]]:
         """What speaks for and against one transcript of each utterance, in tokens, and where its tokens are."""
         ctc = None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
-        traces = self._traces(listened, transcripts, ctc)
+        memory, near = self.model.remember(listened), NEAR / self.frame
+        traces = trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK, near)
         ctc = None if ctc is None else ctc.cpu()
         return [
             (

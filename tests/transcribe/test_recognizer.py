@@ -357,7 +357,7 @@ def test_tokens_are_traced_in_order(able, recordings, tools):
     wave = tools.sing(text, 7)
     listened = able.model.listen(wave[None], torch.tensor([len(wave)]))
     ids = able.tokenizer.encode(text)
-    (traced,) = able.trace(listened, [ids])
+    [(_, traced)] = able.weigh(listened, [ids], [wave])
     assert len(traced.spans) == len(traced.peaks) == len(ids)
     assert [first for first, _ in traced.spans] == sorted(first for first, _ in traced.spans)
     torch.testing.assert_close(traced.weights.sum(1), torch.ones(len(ids) + 1))
