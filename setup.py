@@ -17,7 +17,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["las", "las.*"]),
-    package_data={"las": ["pretrained/*/*", "evaluate/page.css", "evaluate/page.js"]},
+    package_data={"las": ["pretrained/*/*", "pretrained/*/*/*", "evaluate/page.css", "evaluate/page.js"]},
     entry_points={"console_scripts": ["las=las.cli:main"]},
     install_requires=[
         "torch==2.11.*",

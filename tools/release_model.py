@@ -2,31 +2,38 @@
 
     python tools/release_model.py RUN/model NAME
 
-The card is kept if there is one already: it is written by hand, with data, WER, limits and licence.
+What lies beside the model comes along: its language_model/ (in half precision too) and its calibration.json. The card
+is kept if there is one already: it is written by hand, with data, WER, limits and licence.
 """
 
+import shutil
 import sys
+from pathlib import Path
 
 import yaml
 
-from las.checkpoint import CARD, CONFIG, read_model, write_model
+from las.checkpoint import CARD, read_model, write_model
 from las.recipe.models import PRETRAINED
+from las.transcribe.fitted import FILE
 
 
-def main(source: str, name: str) -> None:
-    """Copy the model; its card is that of the run unless las/pretrained/NAME has its own."""
+def release(source: Path, target: Path) -> None:
+    """Write the model at `source` to `target` in half precision, in place of one that is there."""
     model = read_model(source)
-    target = PRETRAINED / name
     card = target / CARD if (target / CARD).is_file() else model.path / CARD
     config = yaml.safe_dump(model.config, sort_keys=False, allow_unicode=True)
     write_model(
         target, config, model.weights, model.tokenizer, model.vocabulary, card.read_text(encoding="utf-8"), half=True
     )
-    size = sum(file.stat().st_size for file in target.iterdir())
-    print(f"{target}: {size / 1e6:.2f} MB, {CONFIG} and card included")
+    if (source / FILE).is_file():
+        shutil.copyfile(source / FILE, target / FILE)
+    if (source / "language_model").is_dir():
+        release(source / "language_model", target / "language_model")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 3:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    target = PRETRAINED / sys.argv[2]
+    release(Path(sys.argv[1]), target)
+    print(f"{target}: {sum(file.stat().st_size for file in target.rglob('*') if file.is_file()) / 1e6:.2f} MB")

@@ -183,5 +183,5 @@ def models() -> None:
     for folder in pretrained():
         card = (folder / "README.md").read_text(encoding="utf-8")
         about = next((line for line in card.splitlines()[1:] if line.strip()), "")
-        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
         print(f"{folder.name}{' (default)' if folder.name == DEFAULT_MODEL else ''}\t{size:.1f} MB\t{about}")
