@@ -24,7 +24,8 @@ LEAST = 1e-3  # how far a spectrum always moves
 def stillness(wave: Tensor, rate: int) -> float:
     """-log of how far the spectrum moves in 64 ms: about 1 in speech, 1.5 in noise, 7 in tones and where nothing is.
 
-    It is that of the middle of the piece's sound, weighed by power: 1 - the cosine between two magnitude spectra.
+    It is that of the middle of the piece's sound, weighed by power: 1 - the cosine between two magnitude spectra. A
+    constant, as cheap microphones add, is no sound.
 
     >>> round(stillness(torch.sin(torch.arange(8000) * 0.3), 8000), 1)
     6.9
@@ -33,7 +34,8 @@ def stillness(wave: Tensor, rate: int) -> float:
     hop = window // 2
     if len(wave) < window + 2 * hop:
         return 0.0  # too short to tell
-    spectra = torch.fft.rfft(wave.unfold(0, window, hop) * torch.hann_window(window)).abs()  # (windows, bins)
+    cut = (wave - wave.mean()).unfold(0, window, hop)
+    spectra = torch.fft.rfft(cut * torch.hann_window(window)).abs()  # (windows, bins)
     power = spectra.square().sum(1)
     before, after = spectra[:-2], spectra[2:]
     likeness = (before * after).sum(1) / (before.norm(dim=1) * after.norm(dim=1)).clamp(min=1e-12)
@@ -49,7 +51,8 @@ def stillness(wave: Tensor, rate: int) -> float:
 def variation(wave: Tensor, rate: int) -> float:
     """dB between the quiet and the loud moments of a piece, the 10th and the 95th percentile.
 
-    >>> variation(torch.ones(8000), 8000), variation(torch.cat([torch.ones(4000), 0.1 * torch.ones(4000)]), 8000)
+    >>> tone = torch.tensor([1.0, -1.0]).repeat(2000)
+    >>> variation(tone, 8000), variation(torch.cat([tone, 0.1 * tone]), 8000)
     (0.0, 20.0)
     """
     levels = loudness(wave, max(1, round(LEVEL_STEP * rate)), smooth=1)

@@ -37,6 +37,12 @@ def test_level_does_not_count_but_its_changes_do():
     assert variation(torch.cat([noise(0.5), 0.01 * noise(0.5)]), RATE) == pytest.approx(40.0, abs=2.0)
 
 
+def test_a_constant_is_not_heard():
+    wave = torch.cat([0.001 * noise(0.5), 0.1 * noise(0.5), 0.001 * noise(0.5)])
+    for of in (stillness, variation, sounds):
+        assert np.array(of(wave + 0.2, RATE)) == pytest.approx(np.array(of(wave, RATE)), abs=0.02)
+
+
 def test_sounds_go_from_pause_to_pause():
     wave = 0.001 * noise(2.0)
     for start, end in ((0.3, 0.7), (0.72, 0.9), (1.2, 1.25), (1.5, 1.8)):  # 20 ms do not part, 50 ms are a click
