@@ -144,13 +144,14 @@ def weigh(
     """
     means = found.means if bool((found.weights > 0).any()) else None
     spans = found.spans
+    placed = means is not None or ctc is not None  # else nobody knows which sound a token stands for
     silent = None if ctc is None else ctc[:, blank].double().numpy()  # (S,)
     frames = found.weights.shape[1] if silent is None else len(silent)
     if means is None:
         means = [first for first, _ in spans] if spans else [0.0] * len(tokens)
     if spans is None:  # too many tokens for CTC, or no CTC: attention knows best
         spans = [(round(one), round(one)) for one in means]
-    speech = sounds(wave, rate)
+    speech = sounds(wave, rate) if placed else []
     read = _read_by_attention(found, speech, frame) if silent is None else None
     end = (max(last for _, last in spans) + 1) * frame if spans else 0.0
     costs = np.zeros(frames) if silent is None else _costs(silent)
@@ -166,7 +167,7 @@ def weigh(
         stillness(wave, rate),
         min(VARIES, variation(wave, rate)),
         tuple(one * frame for one in means),
-        tuple(token in tokens[max(0, place - BACK) : place] for place, token in enumerate(tokens)),
+        tuple(placed and token in tokens[max(0, place - BACK) : place] for place, token in enumerate(tokens)),
         min(end, len(wave) / rate),
         float(costs[slice(*gaps[-1])].sum()),
         sum((b - a for a, b in after), 0.0),

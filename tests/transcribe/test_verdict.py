@@ -119,6 +119,8 @@ def test_a_model_is_judged_by_what_it_has():
     assert blind.end_seconds == pytest.approx(0.15, abs=0.02)
     neither = evidence((1, 1, 1), trace([1, 1, 1], spans=False, attention=False), sound, table(1))
     assert neither.repeats(0.04)[0] == 2.0  # more tokens than CTC can place, and none that moves on
+    lost = evidence((1, 1, 1), trace([1, 1, 1], spans=False, attention=False), sound, None)
+    assert (lost.repeats(0.04)[0], lost.end_seconds, lost.inside_seconds) == (0.0, 0.0, 0.0)  # nobody knows where
 
 
 def test_a_wave_without_a_frame():
