@@ -23,7 +23,7 @@ def pieces(blocks: Iterable[Tensor], rate: int, longest: float, whole: float = 0
     >>> [len(piece) for piece in pieces(wave.split(7), rate=10, longest=4.0)]    # quiet from 3.2 s to 3.8 s of 5 s
     [35, 15]
     """
-    most = int(longest * rate)
+    most = max(1, int(longest * rate))
     frame = max(1, int(FRAME * rate))
     reach = max(1, int(PAUSE / FRAME / 2))  # frames on either side that loudness is averaged over
     ahead = most + (reach + 1) * frame  # samples that a cut looks at

@@ -28,6 +28,10 @@ def test_what_fits_is_not_cut():
     assert cut_points(torch.zeros(0), RATE, longest=4.0) == []
 
 
+def test_every_piece_has_a_sample():
+    assert [len(piece) for piece, _ in zip(pieces([noise(2)], RATE, 0.6 / RATE), range(3), strict=False)] == [1, 1]
+
+
 def test_a_pause_is_cut_in_its_middle():
     wave = noise(10_000)
     wave[3000:3400] = 0.0
