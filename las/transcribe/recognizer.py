@@ -95,7 +95,7 @@ class Transcript:
         return tuple(text for text, _ in self.segments[0].alternatives) if len(self.segments) == 1 else ()
 
 
-@dataclass
+@dataclass(eq=False)
 class _Recording:
     """One that is being read or decoded."""
 
@@ -105,7 +105,7 @@ class _Recording:
     read: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class _Piece:
     """A stretch of one recording."""
 

@@ -179,6 +179,21 @@ def test_a_file_that_breaks_off_is_left_out_whole(able, tools, monkeypatch):
     assert errors == ["damaged"]
 
 
+def test_two_of_one_name_are_told_apart(able, tools, monkeypatch):
+    stream = module.audio.stream
+
+    def breaking(source, rate):
+        yield from stream(source, rate)
+        if len(source[0]) > 20_000:
+            raise UserError("damaged")
+
+    monkeypatch.setattr(module.audio, "stream", breaking)
+    monkeypatch.setattr(able, "_cut", lambda source: breaking(source, able.rate))
+    long = (0.01 * torch.randn(20_001), tools.rate)  # one piece, as that before it
+    found = able.transcribe([(tools.sing("ab"), tools.rate), long], on_error=lambda *_: None)
+    assert [one.text for one in found] == ["ab"]
+
+
 def test_a_recording_beyond_thirty_seconds_is_cut(able, tools):
     (one,) = able.transcribe([(0.01 * torch.randn(31 * tools.rate), tools.rate)], beam=1)
     assert one.seconds == 31.0
