@@ -170,20 +170,19 @@ def verdicts(
     from las.recipe.models import check_writable
     from las.transcribe.verdict_fit import fit, report
 
-    named = named_sets(sets)
-    checked = named_sets([check]) if check is not None else {}
+    checks = [] if check is None else [check]
+    named = named_sets([*sets, *checks])  # no two by one name, or the check would be fitted on
     if write:
         check_writable(model)
-    readers = [*(sister or [model] * len(named)), *[model] * len(checked)]
+    models = recipe.pairs(model, len(sets), len(checks), sister or [], early or [])
     found = {}
-    for (name, path), (reader, other) in zip(
-        (named | checked).items(), recipe.pairs(named | checked, readers, early or [], model), strict=True
-    ):
+    for (name, path), (reader, other) in zip(named.items(), models, strict=True):
         with progress_bar(name, None) as bar:
             found[name] = recipe.cases_of(reader, other, path, device, bar)
-    cases = [one for name in named for one in found[name]]
+    names = list(named)[: len(sets)]
+    cases = [one for name in names for one in found[name]]
     fitted = fit(cases)
     for name, own in found.items():
         print("\n".join(report(name, own, fitted)))
     if write:
-        print(recipe.write(model, fitted, list(named), len(cases)))
+        print(recipe.write(model, fitted, names, len(cases)))

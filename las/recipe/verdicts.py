@@ -6,7 +6,7 @@ itself or its sisters.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from las import audio
@@ -42,14 +42,17 @@ def cases_of(
 
 
 def pairs(
-    sets: Mapping[str, str | Path], sisters: Sequence[str], early: Sequence[str], model: str
+    model: str, fitted: int, checked: int, sisters: Sequence[str], early: Sequence[str]
 ) -> list[tuple[str, str | None]]:
-    """For each set the model that reads it and the early one. Raises `UserError` where their numbers differ."""
-    for name, given in (("sisters", sisters), ("early models", early)):
-        if given and len(given) != len(sets):
-            raise UserError(f"{len(sets)} sets and {len(given)} {name}: name one for each set, in the same order")
-    readers = list(sisters) or [model] * len(sets)
-    others: list[str | None] = list(early) or [None] * len(sets)
+    """The model that reads each set and the early one: of the sets that are fitted on, then of those that check the fit.
+
+    Sisters read only what is fitted on. Raises `UserError` where the numbers differ.
+    """
+    for name, given, wanted in (("sisters", sisters, fitted), ("early models", early, fitted + checked)):
+        if given and len(given) != wanted:
+            raise UserError(f"{wanted} sets and {len(given)} {name}: name one for each set, in the same order")
+    readers = [*(sisters or [model] * fitted), *[model] * checked]
+    others: list[str | None] = list(early) or [None] * len(readers)
     return list(zip(readers, others, strict=True))
 
 

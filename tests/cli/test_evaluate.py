@@ -3,8 +3,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 
 from las.data.manifest import Utterance, read_manifest, write_manifest
+from las.recipe import verdicts
+from las.transcribe.verdict import Evidence
+from las.transcribe.verdict_fit import Case
 
 
 def test_evaluate_sets_and_score_its_hypotheses(las, random_model, corpus, tmp_path):
@@ -155,6 +159,32 @@ def test_tune_prints_a_surface_and_writes_the_config(las, complaint, trained, co
     assert "search:" in (tmp_path / "model" / "config.yaml").read_text()
     assert "--vary beam: wanted some of" in complaint(*words, "--vary", "beam")
     assert las("tune", corpus / "shards" / "valid", corpus / "shards" / "train")[0] == 2
+
+
+def test_verdicts_are_not_fitted_on_the_set_that_checks_them(las, complaint, random_model, corpus, monkeypatch):
+    fine = Evidence(5.0, 1.0, 30.0, (0.1, 0.5), (False, True), 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9)
+    ways = {"ok": fine, "silence": replace(fine, heard=-7.0), "loop": replace(fine, places=(0.1,) * 9,
+            repeated=(True,) * 9), "truncated": replace(fine, end_nats=9.0), "skipped": replace(fine, inside_nats=9.0),
+            "low": replace(fine, confidence=0.1)}  # fmt: skip
+    read = []
+
+    def cases(model, early, path, device, bar):
+        read.append((path, early))
+        return [Case("made", name, evidence) for name, evidence in ways.items()]
+
+    monkeypatch.setattr(verdicts, "cases_of", cases)
+    words = ("doctor", "verdicts", corpus / "shards/valid", "--model", random_model, "--check")
+    assert "are both called 'valid'; name sets as NAME=SET" in complaint(*words, corpus / "valid.jsonl")
+    assert read == []
+    status, out, err = las(*words, f"다른={corpus}/valid.jsonl", "--early", "a", "--early", "b", "--write")
+    assert (status, err) == (0, "")
+    assert read == [(str(corpus / "shards/valid"), "a"), (f"{corpus}/valid.jsonl", "b")]
+    assert [line for line in out.splitlines() if ":" in line] == [
+        "valid: verdicts on 6 cases",
+        "다른: verdicts on 6 cases",
+    ]
+    section = json.loads((random_model / "calibration.json").read_text(encoding="utf-8"))["verdicts"]
+    assert (section["fitted on"], section["cases"]) == (["valid"], 6)
 
 
 def test_what_ships_is_not_written_to(complaint, corpus):

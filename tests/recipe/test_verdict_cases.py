@@ -101,14 +101,13 @@ def test_an_early_model_reads_at_the_same_rate(trained, corpus, monkeypatch):
         verdicts.cases_of("digits", "early", corpus / "valid.jsonl", "cpu", lambda *_: None)
 
 
-def test_models_pair_with_sets(tmp_path):
-    sets = {"a": tmp_path, "b": tmp_path}
-    assert verdicts.pairs(sets, [], [], "m") == [("m", None), ("m", None)]
-    assert verdicts.pairs(sets, ["s", "t"], ["u", "v"], "m") == [("s", "u"), ("t", "v")]
-    with pytest.raises(UserError, match="2 sets and 1 early models: name one for each set"):
-        verdicts.pairs(sets, [], ["u"], "m")
-    with pytest.raises(UserError, match="2 sets and 1 sisters"):
-        verdicts.pairs(sets, ["s"], [], "m")
+def test_models_pair_with_sets():
+    assert verdicts.pairs("m", 2, 0, [], []) == [("m", None), ("m", None)]
+    assert verdicts.pairs("m", 2, 1, ["s", "t"], ["u", "v", "w"]) == [("s", "u"), ("t", "v"), ("m", "w")]
+    with pytest.raises(UserError, match="3 sets and 2 early models: name one for each set"):
+        verdicts.pairs("m", 2, 1, [], ["u", "v"])
+    with pytest.raises(UserError, match="2 sets and 3 sisters"):
+        verdicts.pairs("m", 2, 1, ["s", "t", "u"], [])
 
 
 def test_thresholds_go_into_the_model(random_model):
