@@ -44,7 +44,7 @@ def cases_of(
 def pairs(
     model: str, fitted: int, checked: int, sisters: Sequence[str], early: Sequence[str]
 ) -> list[tuple[str, str | None]]:
-    """The model that reads each set and the early one: of the sets that are fitted on, then of those that check the fit.
+    """The model that reads each set and the early one: first of the sets that are fitted on, then of those that check.
 
     Sisters read only what is fitted on. Raises `UserError` where the numbers differ.
     """
