@@ -3,6 +3,9 @@
 Each part of the program keeps its own dataclass beside the code it drives; `las/recipe/config.py` joins them.
 OmegaConf's structured configs check names and types; here its errors get the nearest known key and the comments behind
 the fields become the help that `las train --keys` prints.
+
+A field whose metadata holds `kinds`, a dict from name to dataclass, is a choice: its `kind` key picks the dataclass,
+and keys of other kinds are unknown. All kinds are subclasses of the field's type and have a field `kind: str`.
 """
 
 from __future__ import annotations
@@ -99,7 +102,7 @@ def _words(overrides: Sequence[str]) -> list[Layer]:
             raise UserError(f"{word!r}: settings are written key=value, such as train.optimizer.rate=0.001")
         try:
             layers.append((repr(word), OmegaConf.to_container(OmegaConf.from_dotlist([word]))))
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
+        except (yaml.YAMLError, OmegaConfBaseException, UnicodeEncodeError) as error:
             raise UserError(f"{word!r}: cannot read the value: {_one_line(error)}") from None
     return layers
 

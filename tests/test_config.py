@@ -78,6 +78,7 @@ def test_the_whole_run_config_round_trips(tmp_path):
         ("data.train=[a]", "data.train: Cannot convert 'ListConfig' to string"),
         ("data.train=${nothing}", "is not looked up in settings"),
         ("train.epochs=[1", "'train.epochs=[1': cannot read the value"),
+        ("data.train=\udcff", "cannot read the value: 'utf-8' codec can't encode character"),  # no UTF-8 in a path
         ("train.epochs", "'train.epochs': settings are written key=value"),
         ("=3", "'=3': settings are written key=value"),
         ("train.epochs=0", "train: epochs, accumulate, validate_every and average must be at least 1"),

@@ -72,7 +72,8 @@ def transcribe(
     formats = list(writers.WRITERS) if output_format is Format.all else [output_format.value]
     _check_outputs(paths, formats, output_dir, n_best)
     asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
-    words = [f"search.{name}={json.dumps(value)}" for name, value in asked.items() if value is not None]
+    given = {name: json.dumps(value, ensure_ascii=False) for name, value in asked.items() if value is not None}
+    words = [f"search.{name}={value}" for name, value in given.items()]
     recognizer, _ = open_model(model, device, words)
     phrases = _phrases(hot_words)
     recognizer.phrases(phrases)  # what it cannot write should fail now

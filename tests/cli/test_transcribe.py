@@ -208,5 +208,5 @@ def test_hot_words_come_as_words_or_as_a_file(las, complaint, trained, corpus, t
 
 
 def test_a_language_model_that_is_not_there(complaint, trained, voices, tmp_path):
-    words = ("--model", trained / "model", "--language-model", tmp_path / "no.arpa")
-    assert "no.arpa" in complaint("transcribe", voices[0], *words)
+    words = ("--model", trained / "model", "--language-model", tmp_path / "말 🙂" / "no.arpa")
+    assert "말 🙂/no.arpa" in complaint("transcribe", voices[0], *words)
