@@ -408,10 +408,14 @@ class _Asked:
 
 
 def _standing(found: Sequence[Segment]) -> tuple[float, float]:
-    """How well segments of one stretch stand: less the seconds with a bad verdict, then by confidence."""
+    """How well segments of one stretch stand: less the seconds with a bad verdict, then by confidence.
+
+    There is none in an empty transcript of speech; silence has no part in it.
+    """
     fine = {"ok", "silence"} if any(one.verdict.name != "silence" for one in found) else {"ok"}
     bad = sum(one.end - one.start for one in found if one.verdict.name not in fine)
-    return -bad, sum(one.confidence for one in found) / len(found)
+    spoken = [one.confidence if one.text else 0.0 for one in found if one.verdict.name != "silence"]
+    return -bad, sum(spoken) / max(1, len(spoken))
 
 
 def known_lengths(seconds: Sequence[float], search: SearchConfig) -> SearchConfig:

@@ -304,6 +304,15 @@ def test_what_has_a_bad_verdict_is_decoded_again(able, tools, monkeypatch, verdi
     assert one.segments[-1].end == pytest.approx(one.seconds)
 
 
+def test_an_empty_transcript_of_speech_never_stands_better():
+    cut, still = module.Verdict("truncated"), module.Verdict("silence")
+    empty, said = module.Segment("", 0, 2, 0, True, verdict=cut), module.Segment("ab", 0, 2, -3, True, verdict=cut)
+    said = replace(said, confidence=0.3)
+    silent = module.Segment("", 2, 3, 0, True, verdict=still, confidence=0.9)
+    assert module._standing([empty]) < module._standing([said]) == module._standing([said, silent])
+    assert module._standing([silent]) == (-1, 0)
+
+
 def test_las_load_gives_a_recognizer(random_model, recordings):
     import las
 
