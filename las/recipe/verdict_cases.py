@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,16 +72,19 @@ class Heard:
 
 def make_cases(
     recognizer: Recognizer,
-    recordings: Sequence[tuple[Tensor, str]],
+    recordings: Iterable[tuple[Tensor, str]],
     style: str,
     early: Recognizer | None = None,
     seed: int = 0,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> list[Case]:
-    """Cases from waves (N,) at the model's rate and what is said in them; `early` reads some of them for loops."""
+    """Cases from waves (N,) at the model's rate and what is said in them; `early` reads some of them for loops.
+
+    Of recordings that are not read in one piece no case is made, and none is kept.
+    """
     chance = np.random.default_rng(seed)
-    short = [(wave, normalize(text, style)) for wave, text in recordings]
-    short = [(wave, text) for wave, text in short if text and len(wave) <= recognizer.whole * recognizer.rate]
+    most = recognizer.whole * recognizer.rate
+    short = [(wave, said) for wave, text in recordings if (said := normalize(text, style)) and len(wave) <= most]
     short = [short[number] for number in chance.permutation(len(short))]
     if not short:
         return []

@@ -7,6 +7,7 @@ itself or its sisters.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 from las import audio
@@ -28,10 +29,9 @@ def cases_of(
     other = None if early is None else open_model(early, device)[0]
     if other is not None and other.rate != recognizer.rate:
         raise UserError(f"{early} reads {other.rate} Hz and {model} {recognizer.rate} Hz; wanted two of one config")
-    recordings = [
-        (audio.load(one.source, recognizer.rate), one.reference)
-        for one, _ in zip(recordings_of(path)[0], range(MOST), strict=False)
-    ]
+    recordings = (
+        (audio.load(one.source, recognizer.rate), one.reference) for one in islice(recordings_of(path)[0], MOST)
+    )
     cases = make_cases(recognizer, recordings, config.style, other, progress=progress)
     if not cases:
         raise UserError(

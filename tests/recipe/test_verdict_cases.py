@@ -1,5 +1,6 @@
 """Cases whose verdict is known, and thresholds fitted on them."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,23 @@ def test_cases_of_a_model_that_knows_three_tones(trained, tools, monkeypatch):
     assert each[0] == 5 * each[1] > 0
     assert len(set(each[1:])) == 1
     assert make_cases(recognizer, [], config.style) == []
+
+
+def test_long_recordings_are_not_kept(trained):
+    recognizer, config = open_model(trained / "model", "cpu")
+    seen = []
+
+    def recordings():
+        for _ in range(4):
+            wave = torch.zeros(round(recognizer.whole * recognizer.rate) + 1)
+            seen.append(weakref.ref(wave))
+            yield wave, "ab"
+            del wave
+
+    held = [0]
+    watched = ((held.append(sum(one() is not None for one in seen)), one)[1] for one in recordings())
+    assert make_cases(recognizer, watched, config.style) == []
+    assert max(held) <= 2
 
 
 def test_too_few_recordings_are_refused(trained, corpus, tmp_path, monkeypatch):
