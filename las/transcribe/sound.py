@@ -1,7 +1,7 @@
 """The samples of a piece -> what of it could be speech, by the signal alone: no model is asked.
 
 Speech is louder than what is around it, and its spectrum moves. Noise and hum stand at one level; a tone, a chord or
-a note keeps its spectrum for longer than speech ever does.
+a note keeps its spectrum for longer than speech ever does. A constant, as cheap microphones add, is no sound.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ LEAST = 1e-3  # how far a spectrum always moves
 def stillness(wave: Tensor, rate: int) -> float:
     """-log of how far the spectrum moves in 64 ms: about 1 in speech, 1.5 in noise, 7 in tones and where nothing is.
 
-    It is that of the middle of the piece's sound, weighed by power: 1 - the cosine between two magnitude spectra. A
-    constant, as cheap microphones add, is no sound.
+    It is that of the middle of the piece's sound, weighed by power: 1 - the cosine between two magnitude spectra.
 
     >>> round(stillness(torch.sin(torch.arange(8000) * 0.3), 8000), 1)
     6.9
@@ -55,7 +54,7 @@ def variation(wave: Tensor, rate: int) -> float:
     >>> variation(tone, 8000), variation(torch.cat([tone, 0.1 * tone]), 8000)
     (0.0, 20.0)
     """
-    levels = loudness(wave, max(1, round(LEVEL_STEP * rate)), smooth=1)
+    levels = loudness(wave - wave.mean(), max(1, round(LEVEL_STEP * rate)), smooth=1)
     return round(float(np.percentile(levels, 95) - np.percentile(levels, 10)), 6) if len(levels) else 0.0
 
 
@@ -65,7 +64,7 @@ def sounds(wave: Tensor, rate: int) -> list[tuple[float, float]]:
     None where nothing stands out: there is no telling then.
     """
     hop = max(1, round(STEP * rate))
-    levels = loudness(wave, hop)
+    levels = loudness(wave - wave.mean(), hop)
     edge = noise_edge(levels)
     if edge == -np.inf:
         return []

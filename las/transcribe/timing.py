@@ -153,10 +153,9 @@ def _time(tokens: Sequence[tuple[float, float]], place: float) -> float:
 
 
 def loudness(wave: Tensor, hop: int, smooth: int = SMOOTH) -> np.ndarray:
-    """Loudness in dB of each step of `hop` samples, a tail shorter than that left out; a constant is not heard."""
+    """Loudness in dB of each step of `hop` samples, a tail shorter than that left out."""
     steps = len(wave) // hop
-    heard = wave[: steps * hop].double()
-    power = (heard - heard.mean()).view(steps, hop).square().mean(1).numpy()
+    power = wave[: steps * hop].double().view(steps, hop).square().mean(1).numpy()
     if steps:
         power = np.convolve(np.pad(power, smooth // 2, mode="edge"), np.full(smooth, 1 / smooth), "valid")
     return 10 * np.log10(np.maximum(power, 10 ** (SILENCE / 10)))
