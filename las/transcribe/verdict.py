@@ -17,7 +17,7 @@ it has.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -38,6 +38,8 @@ TOUCH = 0.04  # s that a token may lie outside a sound and still stand for it
 READ = 0.3  # attention, of one token's, that a sound must get to count as read where there is no CTC
 VARIES = 30.0  # dB beyond which more variation says no more
 SURE = 7.0  # log-odds beyond which CTC says no more
+MOMENT = 1.5  # s; a piece is silence only where no such stretch of it, each half over the last, is speech by itself
+CLEAR = 5.0  # log-odds of some token by CTC from which a stretch is asked
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,14 @@ class Evidence:
     inside_nats: float
     inside_seconds: float
     confidence: float  # geometric mean of the tokens' probabilities, CTC's and the speller's; 1 without tokens
+    moments: tuple[tuple[float, float, float], ...] = ()  # heard, still, varies of its stretches, where CTC is clear
 
     def speech(self, by: Thresholds) -> float:
-        """Log-odds of there being speech."""
-        return by.bias + by.heard_weight * self.heard + by.still_weight * self.still + by.varies_weight * self.varies
+        """Log-odds of there being speech, in the piece or in one of its stretches: a loud tone is not all there is."""
+        return by.bias + max(
+            by.heard_weight * heard + by.still_weight * still + by.varies_weight * varies
+            for heard, still, varies in ((self.heard, self.still, self.varies), *self.moments)
+        )
 
     def repeats(self, pace: float) -> tuple[float, float]:
         """Most repeated tokens in a row that attention did not move on for, and the place of the first.
@@ -175,7 +181,19 @@ def weigh(
         float(inside_nats),
         longest[1] - longest[0],
         _confidence(found),
+        tuple(_moments(wave, rate, frame, silent)),
     )
+
+
+def _moments(wave: Tensor, rate: int, frame: float, silent: np.ndarray | None) -> Iterator[tuple[float, float, float]]:
+    """`Evidence.moments` of a piece: of all its stretches where there is no CTC."""
+    length = round(MOMENT * rate)
+    for start in range(0, len(wave) - length // 2, length // 2):
+        part, heard = wave[start : start + length], 0.0
+        if silent is not None:
+            heard = _most_heard(silent[int(start / rate / frame) : math.ceil((start + length) / rate / frame)])
+        if silent is None or heard >= CLEAR:
+            yield heard, stillness(part, rate), min(VARIES, variation(part, rate))
 
 
 def _gaps(spans: Sequence[tuple[int, int]], frames: int) -> list[tuple[int, int]]:

@@ -123,6 +123,28 @@ def test_a_model_is_judged_by_what_it_has():
     assert (lost.repeats(0.04)[0], lost.end_seconds, lost.inside_seconds) == (0.0, 0.0, 0.0)  # nobody knows where
 
 
+def test_speech_is_heard_beside_a_loud_tone():
+    """Two seconds of sweeps with pauses, then a second of a tone twice as loud; sweeps alone, the tone alone."""
+    sweep = torch.sin(torch.cumsum(torch.linspace(0.2, 2.5, 150), 0))
+    spoken = torch.cat([sweep, 0.001 * torch.ones(100)]).repeat(8)
+    tone = 2 * torch.sin(torch.arange(RATE) * 0.9)
+    for sound, heard, silence in (
+        (torch.cat([spoken, tone]), (1, 8, 15), False),
+        (torch.cat([spoken, tone]), (), True),
+        (spoken, (1, 8, 15), False),
+        (tone, (1, 8), True),
+    ):
+        ctc = table(*heard, frames=len(sound) // 100)
+        ctc[list(heard), 1:] += math.log(0.999 / 0.91)  # all but certain
+        ctc[list(heard), BLANK] = math.log(0.001)
+        found = evidence(
+            (1, 2, 1), trace([1, 8, 15], frames=len(ctc)) if len(ctc) > 15 else trace([1, 5, 8]), sound, ctc
+        )
+        assert (judge(found, Thresholds()).name == "silence") == silence
+    deaf = evidence((1,), trace([1], frames=30, spans=False), torch.cat([spoken, tone]), None)
+    assert judge(deaf, Thresholds()).name != "silence"
+
+
 def test_a_wave_without_a_frame():
     found = weigh((), Trace(torch.zeros(1, 0), [], [], []), torch.zeros(5), RATE, FRAME, torch.zeros(0, 3), BLANK)
     assert judge(found, Thresholds()).name == "silence"
