@@ -84,8 +84,8 @@ TOKENIZERS = {kind: Tokenizer(train_model(TEXTS * 3, 80, kind)) for kind in ("ch
 def test_edges_are_where_sound_begins_and_ends():
     words = spelled_words(["▁a", "▁b", "▁c"])
     truth = [0.31, 0.62, 1.0, 1.5, 1.9, 2.45]
-    for noise in (0.0, 0.02):
-        wave = recording(3.0, (0.31, 0.62), (1.0, 1.5), (1.9, 2.45), noise=noise)
+    for noise, constant in ((0.0, 0.0), (0.02, 0.0), (0.0, 0.1), (0.02, -0.3)):
+        wave = constant + recording(3.0, (0.31, 0.62), (1.0, 1.5), (1.9, 2.45), noise=noise)
         for trace in (spans((5, 5), (13, 14), (26, 26)), peaks(5, 13, 26, of=38)):
             times = np.array(word_times(words, trace, wave, RATE, frame=0.08)).ravel()
             assert np.abs(times - truth).max() <= 0.02
