@@ -17,6 +17,6 @@ __version__ = "0.1.0"
 
 def load(name: str = "digits", device: str = "auto") -> Recognizer:
     """A model, by the name of one that ships (`las models`) or by its folder, ready to transcribe."""
-    from las.recipe import open_model
+    from las.recipe.models import open_model
 
     return open_model(name, device)[0]

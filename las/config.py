@@ -1,11 +1,8 @@
 """Settings: YAML files and `key=value` words -> frozen dataclasses.
 
-Each part of the program keeps its own dataclass beside the code it drives; `las/recipe.py` joins them. OmegaConf's
-structured configs check names and types; here its errors get the nearest known key and the comments behind the fields
-become the help that `las train --keys` prints.
-
-A field whose metadata holds `kinds`, a dict from name to dataclass, is a choice: its `kind` key picks the dataclass,
-and keys of other kinds are unknown. All kinds are subclasses of the field's type and have a field `kind: str`.
+Each part of the program keeps its own dataclass beside the code it drives; `las/recipe/config.py` joins them.
+OmegaConf's structured configs check names and types; here its errors get the nearest known key and the comments behind
+the fields become the help that `las train --keys` prints.
 """
 
 from __future__ import annotations

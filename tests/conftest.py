@@ -14,7 +14,8 @@ from las import config as settings
 from las.data.manifest import Utterance, write_manifest
 from las.data.shards import write_shards
 from las.model.las import LAS
-from las.recipe import RunConfig, train
+from las.recipe.config import RunConfig
+from las.recipe.training import train
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
 RATE = 8_000  # Hz

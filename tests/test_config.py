@@ -6,7 +6,7 @@ import pytest
 
 from las.config import Key, from_mapping, keys, load, parse_yaml, to_yaml
 from las.errors import UserError
-from las.recipe import RunConfig
+from las.recipe.config import RunConfig
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import torch
 
 from las import config as settings
 from las.data.manifest import Utterance, write_manifest
-from las.language_models import LanguageModelRunConfig
 from las.model.language_model import LanguageModel
 from las.model.las import LAS
-from las.recipe import RunConfig
+from las.recipe.config import RunConfig
+from las.recipe.language_models import LanguageModelRunConfig
 from las.text.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]

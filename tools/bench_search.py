@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from plain_search import PlainSearch
@@ -31,49 +32,19 @@ from torch import Tensor, nn
 
 from las.model.attention_history import LocationConfig
 from las.model.ctc import CtcBranch
+from las.model.language_model import LanguageModel, LanguageModelConfig, LanguageModelSteps
 from las.model.listener import Listener, ListenerConfig
 from las.model.masking import valid_frames
-from las.model.speller import Speller, SpellerConfig, cell_step
+from las.model.speller import Speller, SpellerConfig
 from las.search.beam import Hypothesis, SearchConfig, beam_search
 from las.search.ctc_prefix import CtcPrefixScorer
+from las.search.language_model import LanguageModelScorer
 from las.search.scorers import Part, SpellerScorer
 
 FEATURES, VOCABULARY, BATCH, BEAM, SECONDS, TOKENS = 80, 1000, 8, 10, 10, 40
 REDUCE = (1, 2, 2, 1)
 BLANK, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 CANDIDATES = 20
-
-
-class StandIn(nn.Module):
-    """A language model, 2 x 512 with embedding 256."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(VOCABULARY, 256)
-        self.layers = nn.ModuleList([nn.Linear(256 + 512, 2048), nn.Linear(512 + 512, 2048)])
-        self.output = nn.Linear(512, VOCABULARY)
-
-
-@dataclass
-class StandInScorer:
-    """Outputs and cells of both layers (B, K, 512) are its state."""
-
-    model: StandIn
-    batch: int
-
-    def start(self) -> list[Tensor]:
-        return [self.model.output.weight.new_zeros(self.batch, 1, 512)] * 4
-
-    def step(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        below = self.model.embedding(tokens)
-        after: list[Tensor] = []
-        for layer, output, cell in zip(self.model.layers, state[::2], state[1::2], strict=True):
-            below, cell = cell_step(layer(torch.cat([below, output], 2)), cell)
-            after += [below, cell]
-        return self.model.output(below).float().log_softmax(-1), after
-
-    def select(self, state: list[Tensor], utterances: Tensor, parents: Tensor) -> list[Tensor]:
-        return [one[utterances.unsqueeze(1), parents] for one in state]
 
 
 class Model(nn.Module):
@@ -85,14 +56,18 @@ class Model(nn.Module):
         width = self.listener.width
         self.speller = Speller(SpellerConfig(width=512, dropout=0.0, attention=LocationConfig()), width, VOCABULARY)
         self.ctc = CtcBranch(width, VOCABULARY, 0.0)
-        self.language = StandIn()
+        self.language = LanguageModel(LanguageModelConfig(embedding=256, width=512, layers=2), VOCABULARY)
+
+    @cached_property
+    def steps(self) -> LanguageModelSteps:
+        return LanguageModelSteps(self.language, never=(BLANK, UNKNOWN, BEGIN))
 
     def search(self, heard: Tensor, lengths: Tensor, beam: int, tokens: int, joint: bool) -> list[list[Hypothesis]]:
         memory = self.speller.remember(heard, valid_frames(lengths, heard.shape[1]))
         parts, refine = [Part("speller", SpellerScorer(self.speller, memory, (BLANK, UNKNOWN, BEGIN)), 1.0)], []
         if joint:
             scores = self.ctc(heard).float().log_softmax(-1)
-            parts.append(Part("lm", StandInScorer(self.language, len(heard)), 0.3))
+            parts.append(Part("language model", LanguageModelScorer(self.steps, len(heard)), 0.3))
             refine = [Part("ctc", CtcPrefixScorer(scores, lengths, BLANK, END), 0.3)]
         count = torch.full((len(heard),), tokens)
         config = SearchConfig(beam=beam, length_exponent=0.0, ctc_candidates=CANDIDATES)

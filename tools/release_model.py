@@ -10,7 +10,7 @@ import sys
 import yaml
 
 from las.checkpoint import CARD, CONFIG, read_model, write_model
-from las.recipe import PRETRAINED
+from las.recipe.models import PRETRAINED
 
 
 def main(source: str, name: str) -> None:

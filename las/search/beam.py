@@ -59,6 +59,8 @@ class SearchConfig:
     language_weight: float = 0.3  # weight of the language model's log-probability, which is added
     source_model: str = ""  # a language model of the training transcripts, the same way; empty: none
     source_weight: float = 0.1  # weight of what it says, which is subtracted (density ratio, McDermott et al. 2019)
+    rescore: int = 0  # transcripts of each utterance that language models rank after a search without them; 0: they
+    # take part in the search
     internal_weight: float = 0.0  # weight of what the speller says when it hears nothing, which is subtracted
     hot_word_bonus: float = 1.5  # added to the log-probability for each token of a hot word
     bfloat16: bool = False  # compute listener, speller and CTC in bfloat16 when a model is opened; on a CPU with
@@ -83,7 +85,7 @@ class SearchConfig:
             raise UserError(f"search.temperature {self.temperature} must be above 0")
         if self.whole < 0 or self.piece < 0 or 0 < self.whole < self.piece:
             raise UserError(f"search.piece {self.piece} must be 0 or more, and whole {self.whole} not less, or 0")
-        weights = ("language_weight", "source_weight", "internal_weight")
+        weights = ("language_weight", "source_weight", "internal_weight", "rescore")
         for name in (*weights, "coverage", "end_threshold", "no_repeat", "hot_word_bonus", "patience"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"search.{name} {getattr(self, name)} must be 0 or more")

@@ -1,11 +1,8 @@
-"""N-best lists -> the same transcripts, scored and ranked anew, without another search.
-
-`rescore` asks one more scorer of every transcript, `rank` orders transcripts by other weights of what parts said.
-"""
+"""N-best lists -> the same transcripts, scored by one more part and ranked anew, without another search."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -80,22 +77,3 @@ def score_transcripts(
         total += of_tokens.masked_fill(counts < step, 0.0)
         last = now
     return [sums[: len(row)] for sums, row in zip(total.tolist(), transcripts, strict=True)]
-
-
-def rank(
-    hypotheses: Sequence[Hypothesis], weights: Mapping[str, float], config: SearchConfig, endings: Sequence[str] = ()
-) -> list[Hypothesis]:
-    """The hypotheses as these weights of their `scores` rank them; parts not named weigh nothing.
-
-    Scores named in `endings` are what is added at the end and not divided by the length. Token reward and length
-    exponent are those of `config`. Equals stay in order.
-    """
-    ranked = []
-    for one in hypotheses:
-        length = (len(one.tokens) + 1) ** config.length_exponent
-        kept = {name: weight * one.scores[name] for name, weight in weights.items() if weight}
-        total = sum(value for name, value in kept.items() if name not in endings)
-        total += config.token_reward * len(one.tokens)
-        score = total / length + sum(value for name, value in kept.items() if name in endings)
-        ranked.append(replace(one, score=score, log_probability=total))
-    return sorted(ranked, key=lambda one: -one.score)

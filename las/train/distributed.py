@@ -20,6 +20,7 @@ import torch.distributed as ranks
 from torch import Tensor
 
 from las.errors import Interrupted, UserError
+from las.model.device import choose_device
 
 BUCKET = 1 << 24  # numbers that are summed in one message, at least: 64 MB of float32
 
@@ -114,6 +115,14 @@ def joined(backend: str, minutes: float) -> Iterator[World]:
         raise
     finally:
         ranks.destroy_process_group()
+
+
+@contextmanager
+def world_on(device: str, lost_minutes: float = 60.0) -> Iterator[tuple[torch.device, World]]:
+    """This rank's device, by the name that the user gave it, and its world, for as long as the ranks work together."""
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    with joined("nccl" if chosen.type == "cuda" else "gloo", lost_minutes) as world:
+        yield chosen, world
 
 
 def _part(store: Any, world: World) -> None:

@@ -18,6 +18,7 @@ from las.model.las import LAS, Listened
 from las.search.beam import Hypothesis, SearchConfig, beam_search
 from las.search.ctc_prefix import CtcPrefixScorer
 from las.search.hot_words import HotWordScorer
+from las.search.rescore import rescore
 from las.search.scorers import Ending, Part, SpellerScorer, internal_language_model
 from las.search.trace import Trace, trace
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
@@ -204,7 +205,8 @@ class Recognizer:
             ctc = self.model.ctc(listened.frames).float().log_softmax(-1)
             parts = [Part("speller", scorer, 1 - search.ctc_weight, ending)]
             refine = [Part("ctc", CtcPrefixScorer(ctc, listened.lengths, BLANK, EOS), search.ctc_weight)]
-        parts += [make(batch) for make in self.language_models]
+        models = [make(batch) for make in self.language_models]
+        parts += [] if search.rescore else models
         if search.internal_weight:
             parts.append(Part("internal", internal_language_model(speller, batch, NEVER), -search.internal_weight))
         if phrases and search.hot_word_bonus:
@@ -214,7 +216,12 @@ class Recognizer:
             search = replace(search, patience=1.0)  # else the search would go on to the greatest length
         limits = (listened.lengths * search.longest).ceil().long()
         least = (listened.lengths * search.shortest).floor().long()
-        return beam_search(parts, limits, search, BOS, EOS, best, least, refine)
+        if not search.rescore:
+            return beam_search(parts, limits, search, BOS, EOS, best, least, refine)
+        found = beam_search(parts, limits, search, BOS, EOS, max(best, search.rescore), least, refine)
+        for part in models:
+            found = rescore(found, part, search, BOS, EOS, self.device)
+        return [row[:best] for row in found]
 
     @torch.no_grad()
     def trace(self, listened: Listened, transcripts: Sequence[Sequence[int]]) -> list[Trace]:

@@ -8,7 +8,7 @@ import pytest
 
 from las import config as settings
 from las.data.manifest import read_manifest
-from las.recipe import RunConfig
+from las.recipe.config import RunConfig
 from las.train.optim import rate_at
 
 SPEAKERS = {

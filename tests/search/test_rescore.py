@@ -1,13 +1,11 @@
 """N-best lists scored anew against searches that had the scorer from the beginning."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from test_beam import BEGIN, Prefixes, row_of
 
 from las.search.beam import SearchConfig, beam_search
-from las.search.rescore import rank, rescore, score_transcripts
+from las.search.rescore import rescore, score_transcripts
 from las.search.scorers import Ending, Part
 
 END, LIMITS = 0, torch.tensor([3, 0, 4])
@@ -36,17 +34,6 @@ def test_rescored_transcripts_have_the_scores_of_a_search_with_both():
                 assert (one.score, one.log_probability) == pytest.approx((other.score, other.log_probability), abs=1e-9)
                 assert {name: one.scores[name] for name in other.scores} == pytest.approx(other.scores, abs=1e-9)
     assert seen > 10
-
-
-def test_ranking_by_the_weights_of_the_search_changes_nothing():
-    found = beam_search(parts(), LIMITS, CONFIG, BEGIN, END, best=50)
-    weights = {"first": 0.8, "second": 0.4, "coverage": 0.5}
-    for row in found:
-        again = rank(row[::-1], weights, CONFIG, endings=["coverage"])
-        assert [one.tokens for one in again] == [one.tokens for one in row]
-        assert [one.score for one in again] == pytest.approx([one.score for one in row], abs=1e-9)
-    other = rank(found[0], {"second": 1.0, "first": 0.0}, replace(CONFIG, length_exponent=0.0, token_reward=0.0))
-    assert [one.score for one in other] == sorted((one.scores["second"] for one in found[0]), reverse=True)
 
 
 def test_nothing_to_score():

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from las import recipe
 from las.errors import UserError
+from las.recipe import evaluation, models, training
 from las.train.distributed import World, joined
 
 
@@ -132,10 +132,10 @@ def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tool
     """And eight utterances in three batches leave one rank without any in the second update."""
     words = ("train.epochs=1", "data.sorted_first=true", *STILL)  # ranks are given batches in another order else
     config = run_config(*words)
-    assert ranks(lambda world: str(recipe.train(config, tmp_path / "two", False, tools.quiet())), inside=False) == {
+    assert ranks(lambda world: str(training.train(config, tmp_path / "two", False, tools.quiet())), inside=False) == {
         rank: str(tmp_path / "two" / "model") for rank in (0, 1)
     }
-    recipe.train(run_config(*words, "train.accumulate=2"), tmp_path / "one", False, tools.quiet())
+    training.train(run_config(*words, "train.accumulate=2"), tmp_path / "one", False, tools.quiet())
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     # it adds the same to all energies, so its gradient is rounding, which AdamW enlarges
     del one["speller.attention.key.bias"]
@@ -156,7 +156,7 @@ def test_only_the_leading_rank_needs_the_folder(run_config, tools, tmp_path):
     config = run_config("train.epochs=1", *STILL)
 
     def work(world):
-        return str(recipe.train(config, tmp_path / str(world.rank), False, tools.quiet()))
+        return str(training.train(config, tmp_path / str(world.rank), False, tools.quiet()))
 
     assert ranks(work, inside=False) == {rank: str(tmp_path / str(rank) / "model") for rank in (0, 1)}
     assert not (tmp_path / "1").exists()
@@ -164,21 +164,21 @@ def test_only_the_leading_rank_needs_the_folder(run_config, tools, tmp_path):
 
 def test_two_ranks_resume_to_the_same_weights(run_config, tools, tmp_path):
     config = run_config("train.epochs=4", "data.batch_utterances=2", *DROPPED)
-    ranks(lambda world: str(recipe.train(config, tmp_path / "whole", False, tools.quiet())), inside=False)
+    ranks(lambda world: str(training.train(config, tmp_path / "whole", False, tools.quiet())), inside=False)
 
     def stopped(world):
         during = (lambda updates: updates == 3 and os.kill(os.getpid(), signal.SIGTERM)) if world.leads else None
-        return str(recipe.train(config, tmp_path / "cut", False, tools.quiet(during)))
+        return str(training.train(config, tmp_path / "cut", False, tools.quiet(during)))
 
     assert all("interrupted at update 3" in message for message in ranks(stopped, inside=False).values())
-    ranks(lambda world: str(recipe.train(config, tmp_path / "cut", True, tools.quiet())), inside=False)
+    ranks(lambda world: str(training.train(config, tmp_path / "cut", True, tools.quiet())), inside=False)
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
 def test_what_each_rank_left_out_is_in_one_ledger(run_config, tools, tmp_path):
     config = run_config("train.epochs=1", "data.longest=0.5", "data.leave_out=0.9", *STILL)
-    ranks(lambda world: str(recipe.train(config, tmp_path / "run", False, tools.quiet())), inside=False)
+    ranks(lambda world: str(training.train(config, tmp_path / "run", False, tools.quiet())), inside=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
     assert lines
     assert {line["cause"] for line in lines} == {"longer than data.longest"}
@@ -188,13 +188,13 @@ def test_what_each_rank_left_out_is_in_one_ledger(run_config, tools, tmp_path):
 def test_a_restart_by_torchrun_resumes(run_config, tools, tmp_path, monkeypatch):
     config = run_config("train.epochs=2")
     with pytest.raises(UserError, match="interrupted at update 2"):
-        recipe.train(
+        training.train(
             config, tmp_path, False, tools.quiet(lambda done: done == 2 and os.kill(os.getpid(), signal.SIGTERM))
         )
     with pytest.raises(UserError, match="holds a run"):
-        recipe.train(config, tmp_path, False, tools.quiet())
+        training.train(config, tmp_path, False, tools.quiet())
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    recipe.train(config, tmp_path, False, tools.quiet())
+    training.train(config, tmp_path, False, tools.quiet())
     assert (tmp_path / "model" / "config.yaml").is_file()
 
 
@@ -202,8 +202,8 @@ def test_two_ranks_evaluate_a_set_together(trained, corpus):
     for path in (corpus / "shards" / "valid", corpus / "valid.jsonl"):
 
         def work(world, path=path):
-            recognizer, _ = recipe.open_model(trained / "model", "cpu")
-            result = recipe.evaluate_set(recognizer, "valid", path, "basic", world=world)
+            recognizer, _ = models.open_model(trained / "model", "cpu")
+            result = evaluation.evaluate_set(recognizer, "valid", path, "basic", world=world)
             return list(result.hypotheses.items()), list(result.references.items()), result.audio_seconds
 
         alone = work(World())

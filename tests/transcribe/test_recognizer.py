@@ -10,7 +10,7 @@ import torch
 from las.audio import write_flac
 from las.data.manifest import read_manifest
 from las.errors import UserError
-from las.recipe import open_model
+from las.recipe.models import open_model
 from las.transcribe import recognizer as module
 from las.transcribe.recognizer import _batches
 

@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 
-from las import calibration
 from las.data.manifest import Utterance, write_manifest
 from las.errors import UserError
-from las.recipe import open_model
+from las.recipe import calibration
+from las.recipe.models import open_model
 from las.transcribe.confidence import FEATURES, ConfidenceMap, read_map
 
 

@@ -11,9 +11,11 @@ import sys
 import pytest
 import torch
 
-from las import cli, language_models
+from las import cli
 from las import config as settings
+from las.cli import progress
 from las.errors import UserError
+from las.recipe import language_models
 from las.search.language_model import sentence_scores
 from las.text.tokenizer import BLANK, BOS, EOS, train_tokenizer
 
@@ -97,19 +99,19 @@ def test_a_run_is_refused_resumed_and_comes_to_the_same(las, paths, tmp_path, mo
     words = (*TINY, *paths, "train.epochs=2", "-o")
     assert las("lm", "train", *words, tmp_path / "whole")[0] == 0
     whole = (tmp_path / "whole/language_model/model.safetensors").read_bytes()
-    before = cli._LanguageModelBar.training
+    before = progress.LanguageModelBar.training
 
     def stop(self, done, epoch, figures):
         before(self, done, epoch, figures)
         if epoch == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(cli._LanguageModelBar, "training", stop)
+    monkeypatch.setattr(progress.LanguageModelBar, "training", stop)
     status, out, err = las("lm", "train", *words, tmp_path / "run")
     assert (status, out) == (1, "")
     assert "continue with --resume" in err
     assert (tmp_path / "run/text/train/store.json").exists()
-    monkeypatch.setattr(cli._LanguageModelBar, "training", before)
+    monkeypatch.setattr(progress.LanguageModelBar, "training", before)
     assert "holds a run; continue it with --resume" in las("lm", "train", *words, tmp_path / "run")[2]
     assert "train.epochs differs" in las("lm", "train", "train.epochs=3", "--resume", "-o", tmp_path / "run")[2]
     assert las("lm", "train", "--resume", "-o", tmp_path / "run")[0] == 0

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from las.errors import UserError
-from las.recipe import find_model, open_model, recordings_of, sources_of
+from las.recipe.evaluation import recordings_of, sources_of
+from las.recipe.models import find_model, open_model
 from las.text.normalize import normalize
 from las.transcribe import confidence
 from las.transcribe.confidence import ConfidenceMap

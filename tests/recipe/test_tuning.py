@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import yaml
 
-from las import checkpoint, recipe, tuning
+from las import checkpoint
+from las.data.shards import read_index
 from las.errors import UserError
+from las.recipe import evaluation, models, tuning
+from las.recipe.tuning import Lists, decode, search_for_lists, summary, surface, tune, tune_model
 from las.search.beam import SearchConfig
-from las.tuning import Lists, decode, search_for_lists, summary, surface, tune, tune_model
 
 PLAIN = SearchConfig(ctc_weight=0.3, length_exponent=0.0, language_weight=0.0, token_reward=0.0)
 
@@ -82,12 +84,12 @@ def test_parts_without_weight_get_one_for_the_lists():
 def test_lists_rank_as_search_does(trained, corpus, weight):
     """The first of a list under the weights it was searched with is the first of the list."""
     words = [f"search.ctc_weight={weight}", "search.internal_weight=0.1", "search.coverage=0.05"]
-    recognizer, config = recipe.open_model(trained / "model", "cpu", [*words, "search.token_reward=0.3"])
-    index = recipe.read_index(corpus / "shards" / "valid")
+    recognizer, config = models.open_model(trained / "model", "cpu", [*words, "search.token_reward=0.3"])
+    index = read_index(corpus / "shards" / "valid")
     calls = []
     found = decode(recognizer, index, config.style, 4, lambda done, total: calls.append((done, total)))
     assert calls[-1][0] == pytest.approx(calls[-1][1])
-    result = recipe.evaluate_set(recognizer, "valid", corpus / "shards" / "valid", config.style)
+    result = evaluation.evaluate_set(recognizer, "valid", corpus / "shards" / "valid", config.style)
     assert found.wer(recognizer.search) == pytest.approx(result.score.counts.rate)
     total = (1 - weight) * found.scores["speller"] - 0.1 * found.scores["internal"] + 0.3 * found.lengths
     total = total + (weight * found.scores["ctc"] if weight else 0)

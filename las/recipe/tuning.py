@@ -20,7 +20,8 @@ from las import config as settings
 from las.batch import pad
 from las.data.shards import Entry, Index, read_index, read_sample
 from las.errors import UserError
-from las.recipe import RunConfig, find_model, open_model, pretrained
+from las.recipe.config import RunConfig
+from las.recipe.models import find_model, open_model, pretrained
 from las.search.beam import SearchConfig
 from las.text.alignment import align
 from las.text.normalize import normalize

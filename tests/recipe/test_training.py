@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -15,17 +14,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-import yaml
 
-from las import audio, checkpoint, language_models, recipe
+from las import checkpoint
 from las import config as settings
-from las.config import parse_yaml
-from las.data.manifest import Utterance, read_manifest, write_manifest
+from las.data.manifest import Utterance, read_manifest
 from las.data.shards import write_shards
 from las.errors import UserError
-from las.evaluate.score import score
-from las.model.language_model import LanguageModel, LanguageModelConfig
-from las.recipe import RunConfig, choose_device, evaluate_set, find_model, illustrate, open_model, pretrained, train
+from las.recipe import training
+from las.recipe.config import RunConfig
+from las.recipe.models import open_model
+from las.recipe.training import train
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -58,9 +56,6 @@ def model_weights(folder):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-# ----------------------------------------------------------------------------------------------------------- training
 
 
 def without_lengths(config):
@@ -336,12 +331,12 @@ def test_bf16_runs(run):
 def test_labels_are_smoothed_by_the_frequencies_of_the_training_tokens(run, tools, corpus, monkeypatch):
     seen = []
 
-    class Watched(recipe.Trainer):
+    class Watched(training.Trainer):
         def run(self):
             seen.append(self.shares)
             return super().run()
 
-    monkeypatch.setattr(recipe, "Trainer", Watched)
+    monkeypatch.setattr(training, "Trainer", Watched)
     run("train.epochs=1", "train.objective.smoothing=unigram")
     run("train.epochs=1", name="uniform")
     shares, none = seen
@@ -372,9 +367,6 @@ def test_without_matplotlib_tensorboard_and_av_training_works(run, monkeypatch):
     folder = run("train.epochs=1")
     assert (folder / "model" / "model.safetensors").exists()
     assert list((folder / "attention").iterdir()) == []
-
-
-# ------------------------------------------------------------------------------------------------------------ CTC paths
 
 
 def test_too_few_frames_for_ctc_stop_the_run_and_say_which_reduction_fits(run, tmp_path):
@@ -415,13 +407,11 @@ def test_few_utterances_without_a_path_are_counted_and_named(run, tools, tmp_pat
     assert line == {"cause": cause, "id": "말이 빠른 사람", "detail": ""}
 
 
-# ----------------------------------------------------------------------------------------------------- starting from
-
-
 STILL = (
     "model.listener.dropout=0", "model.speller.dropout=0", "train.objective.label_smoothing=0",
     "model.spec_augment.time_masks=0", "model.spec_augment.frequency_masks=0",
 )  # fmt: skip
+
 SIZES = ("model.speller.width=32", "model.listener.width=24")
 
 
@@ -495,7 +485,7 @@ def test_errors_in_fine_tuning_are_those_of_the_words(random_model, tmp_path, sa
     recognizer, config = open_model(random_model, "cpu", ["init=somewhere", "train.mwer.hypotheses=2"])
     tokenizer = train_tokenizer(["하나 둘 셋", "Ab ab c C"], 40, "char", tmp_path / "tokens.model")
     recognizer.tokenizer = tokenizer
-    mwer = recipe._mwer(recognizer, config)
+    mwer = training._mwer(recognizer, config)
     assert mwer.count(tokenizer.encode(said), tokenizer.encode(heard)) == errors
 
 
@@ -506,9 +496,6 @@ def test_a_resumed_run_does_not_need_the_model_that_it_began_with(run, random_mo
         run(*words, during=stop_after(2))
     shutil.rmtree(random_model)
     assert same(model_weights(whole), model_weights(run(*words, resume=True)))
-
-
-# ------------------------------------------------------------------------------------------------------------ processes
 
 
 def start_training(run_config, folder, *words):
@@ -563,185 +550,3 @@ def test_a_grown_model_is_a_model_like_any_other(run):
     recognizer, config = open_model(folder / "model", "cpu")
     assert config.train.growth == (4,)
     assert recognizer.model.listener.running == 3
-
-
-# --------------------------------------------------------------------------------------------------------- using models
-
-
-def test_a_model_is_found_by_name_or_folder(random_model, monkeypatch, tmp_path):
-    monkeypatch.setattr(recipe, "PRETRAINED", tmp_path / "pretrained")
-    with pytest.raises(UserError, match=r"no model 'digits': neither a model folder nor one .* ship \(none\)"):
-        find_model("digits")
-    shutil.copytree(random_model, tmp_path / "pretrained" / "digits")
-    assert pretrained() == [tmp_path / "pretrained" / "digits"]
-    assert find_model("digits") == tmp_path / "pretrained" / "digits"
-    assert find_model(str(random_model)) == random_model
-    with pytest.raises(UserError, match=r"no model 'digitz': .* ship \(digits\)"):
-        find_model("digitz")
-
-
-def test_words_change_the_settings_of_a_model(random_model):
-    recognizer, config = open_model(random_model, "cpu", ["search.beam=5", "style=verbatim"])
-    assert recognizer.search.beam == config.search.beam == 5
-    assert config.style == "verbatim"
-
-
-def test_a_model_whose_tokenizer_is_another_is_refused(random_model):
-    train_tokenizer(["abcdefgh"], 30, "char", random_model / "tokenizer.model")
-    with pytest.raises(UserError, match="random: the tokenizer has 12 tokens, the config says 8"):
-        open_model(random_model)
-
-
-def test_a_model_whose_config_does_not_fit_its_weights_is_refused(random_model):
-    path = random_model / "config.yaml"
-    config = parse_yaml(path.read_text(), "here")
-    config["model"]["speller"]["width"] = 17
-    path.write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match=r"model.safetensors: 'speller.* has shape .*, the config asks for"):
-        open_model(random_model)
-
-
-def test_a_model_with_an_unknown_setting_is_refused(random_model):
-    path = random_model / "config.yaml"
-    path.write_text(path.read_text() + "sytle: basic\n")
-    with pytest.raises(UserError, match=r"config.yaml: unknown key 'sytle'; the nearest known key is 'style'"):
-        open_model(random_model)
-
-
-def test_devices():
-    assert choose_device("cpu").type == "cpu"
-    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("gpu", "meta", "", "cuda:x"):
-        with pytest.raises(UserError, match=f"device {name!r}: wanted auto, cpu, cuda or cuda:N"):
-            choose_device(name)
-
-
-# ----------------------------------------------------------------------------------------------------------- evaluation
-
-
-def test_shards_and_manifest_give_the_same_result(trained, corpus):
-    recognizer, _ = open_model(trained / "model")
-    moved = []
-    results = [
-        evaluate_set(recognizer, "valid", corpus / where, "basic", lambda done, total: moved.append((done, total)))
-        for where in ("shards/valid", "valid.jsonl")
-    ]
-    shards, manifest = results
-    assert shards.hypotheses == dict(
-        sorted(manifest.hypotheses.items(), key=lambda one: list(shards.hypotheses).index(one[0]))
-    )
-    assert shards.score.counts == manifest.score.counts
-    assert shards.score.counts.rate == 0.0
-    assert shards.audio_seconds == pytest.approx(manifest.audio_seconds)
-    assert all(math.isclose(done, total) for done, total in moved)
-    assert shards.decoding == "beam 2, CTC 0.3, length exponent 0.6, style basic"
-
-
-def test_speakers_and_lengths_of_a_set(trained, tools, tmp_path):
-    recognizer, _ = open_model(trained / "model")
-    wave = tools.write_wav(tmp_path / "a.wav", tools.sing("ab"))
-    utterances = [Utterance("하나", str(wave), "ab", speaker="진수"), Utterance("둘", str(wave), "ab")]
-    write_manifest(tmp_path / "set.jsonl", utterances)
-    write_shards(utterances, tmp_path / "shards")
-    for path in (tmp_path / "set.jsonl", tmp_path / "shards"):
-        result = evaluate_set(recognizer, "set", path, "basic")
-        assert result.speakers == {"하나": "진수"}
-        assert result.lengths == {"하나": 0.24, "둘": 0.24}
-
-
-def test_a_report_shows_the_worst_utterances_and_links_to_the_rest(trained, corpus, tmp_path, monkeypatch):
-    recognizer, _ = open_model(trained / "model")
-    result = evaluate_set(recognizer, "valid", corpus / "valid.jsonl", "basic")
-    heard = {**result.hypotheses, "valid-3": "cc cc", "valid-5": "a"}  # 2 errors and 2 errors, of 2 and 3 words
-    result = replace(result, hypotheses=heard, score=score(result.references, heard))
-    monkeypatch.setattr(recipe, "REPORT_PICTURES", 2)
-    monkeypatch.setattr(recipe, "REPORT_AUDIO", (corpus / "wav/valid-3.wav").stat().st_size)
-    for path in ("valid.jsonl", "shards/valid"):
-        media = illustrate(recognizer, result, corpus / path, tmp_path)
-        pictured = {id for id, one in media.items() if one.attention is not None}
-        assert pictured == {"valid-3", "valid-5"}
-        attention = media["valid-3"].attention
-        assert attention.pieces == ("c", "c", "▁", "c", "c", "</s>")
-        assert attention.weights.shape[0] == 6
-        assert attention.weights.sum(1) == pytest.approx(1.0)
-        assert media["valid-3"].audio is not None
-    media = illustrate(recognizer, result, corpus / "valid.jsonl", tmp_path)
-    assert media["valid-3"].audio == (corpus / "wav/valid-3.wav").read_bytes()
-    assert media["valid-0"].audio is None
-    assert (tmp_path / media["valid-0"].link).resolve() == corpus / "wav/valid-0.wav"
-
-
-def test_no_picture_where_there_is_no_attention_or_too_much_speech(trained, corpus):
-    recognizer, _ = open_model(trained / "model")
-    recording = (corpus / "wav/valid-0.wav").read_bytes()
-    assert recipe.attention_of(recognizer, recording, "ab") is not None
-    recognizer.search = replace(recognizer.search, whole=0.1, piece=0.1)
-    assert recipe.attention_of(recognizer, recording, "ab") is None
-    recognizer.search = replace(recognizer.search, whole=3.0)
-    recognizer.model.speller.attention = None
-    assert recipe.attention_of(recognizer, recording, "ab") is None
-
-
-def test_a_broken_recording_of_a_set_is_named_by_its_id(trained, corpus, tmp_path):
-    recognizer, _ = open_model(trained / "model")
-    path = tmp_path / "가짜.wav"
-    path.write_bytes(b"no audio")
-    write_manifest(tmp_path / "set.jsonl", [Utterance("하나", str(path), "a")])
-    with pytest.raises(UserError, match=r"가짜.wav: "):
-        evaluate_set(recognizer, "set", tmp_path / "set.jsonl", "basic")
-
-
-def test_the_audio_of_a_set_is_read_as_it_is_needed(trained, corpus, monkeypatch):
-    """Not all of it at once: the second recording is not read before the first is handed on."""
-    recognizer, _ = open_model(trained / "model")
-    read, events = recipe.read_sample, []
-    monkeypatch.setattr(recipe, "read_sample", lambda *place: events.append("read") or read(*place))
-    monkeypatch.setattr(recognizer, "_read_ahead", lambda sources, *_: (events.append("taken") for _ in sources))
-    with pytest.raises(TypeError):  # "taken" is no recording
-        evaluate_set(recognizer, "valid", corpus / "shards/valid", "basic")
-    assert events == ["read", "taken"]
-
-
-# ---------------------------------------------------------------------------------------------------- language models
-
-
-@pytest.fixture
-def arpa(corpus, tools, tmp_path):
-    """An n-gram model of the transcripts, over the recogniser's tokens."""
-    texts = tmp_path / "texts.txt"
-    texts.write_text("\n".join(tools.texts) + "\n")
-    path = tmp_path / "tokens.arpa"
-    language_models.estimate_ngrams([texts], Tokenizer.load(corpus / "tokenizer.model"), "basic", 2, [0], path)
-    return path
-
-
-def parts(recognizer, corpus):
-    """The names of what scored the first hypothesis of a validation recording."""
-    wave = audio.load(sorted((corpus / "wav").glob("valid-0*"))[0], recognizer.rate)
-    [[found, *_]] = recognizer.decode(wave.unsqueeze(0), torch.tensor([len(wave)]), recognizer.search)
-    return set(found.scores)
-
-
-def test_language_models_join_the_search(trained, corpus, arpa):
-    plain, _ = recipe.open_model(trained / "model", "cpu")
-    assert parts(plain, corpus) == {"speller", "ctc"}
-    words = [f"search.language_model={arpa}", f"search.source_model={arpa}"]
-    both, _ = recipe.open_model(trained / "model", "cpu", words)
-    assert parts(both, corpus) == {"speller", "ctc", "language model", "source model"}
-    weights = {part.name: part.weight for part in (make(1) for make in both.language_models)}
-    assert weights == {"language model": 0.3, "source model": -0.1}
-    none, _ = recipe.open_model(
-        trained / "model", "cpu", [*words, "search.language_weight=0", "search.source_weight=0"]
-    )
-    assert parts(none, corpus) == {"speller", "ctc"}
-
-
-def test_a_language_model_in_the_model_folder_is_used(trained, corpus, tmp_path):
-    shutil.copytree(trained / "model", tmp_path / "model")
-    tokenizer = Tokenizer.load(corpus / "tokenizer.model")
-    config = language_models.LanguageModelRunConfig(model=LanguageModelConfig(embedding=8, width=8))
-    weights = LanguageModel(config.model, tokenizer.size).state_dict()
-    own = tmp_path / "model" / "language_model"
-    checkpoint.write_model(own, settings.to_yaml(config), weights, tokenizer.to_bytes(), tokenizer.size, "")
-    recognizer, _ = recipe.open_model(tmp_path / "model", "cpu")
-    assert parts(recognizer, corpus) == {"speller", "ctc", "language model"}

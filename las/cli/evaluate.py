@@ -1,0 +1,145 @@
+"""Verbs that measure: `las evaluate`, `score`, `compare`; and that choose by measuring: `las tune`, `las calibrate`."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, writable
+from las.cli.progress import progress_bar
+
+
+def evaluate(
+    words: Annotated[list[str], typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests.")],
+    model: Model = "digits",
+    output_dir: Report = None,
+    append: Annotated[Path | None, typer.Option(help="A file of results, such as RESULTS.md, to add rows to.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Transcribe sets and report WER: las evaluate test=data/test --model exp/first/model search.beam=8."""
+    from las.evaluate.folder import write_folder
+    from las.evaluate.report import append_rows
+    from las.recipe.evaluation import evaluate_set, illustrate
+    from las.recipe.models import open_model
+    from las.train.distributed import world_on
+
+    sets, changes = sets_and_settings(words)
+    with world_on(device) as (chosen, world):
+        recognizer, config = open_model(model, chosen, changes)
+        if output_dir is not None and world.leads:
+            writable(output_dir)
+        results, media = [], {}
+        for name, path in sets.items():
+            with progress_bar(name, None) if world.leads else nullcontext() as bar:
+                result = evaluate_set(recognizer, name, path, config.style, bar, world)
+            if not world.leads:
+                continue
+            print(result.summary())
+            results.append(result)
+            if output_dir is not None:
+                media[name] = illustrate(recognizer, result, path, output_dir)
+                write_folder(output_dir, results, media)  # after each set: the next may fail
+    if append is not None and results:
+        append_rows(append, [result.row() for result in results])
+
+
+def score(
+    reference: Annotated[Path, typer.Argument(help="Kaldi text, JSON lines, csv, trn, stm or ctm.")],
+    hypothesis: Annotated[Path, typer.Argument(help="The same for what was recognised.")],
+    output_dir: Report = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
+) -> None:
+    """Score a file of hypotheses against references, utterances paired by id."""
+    from las.evaluate.breakdown import facts
+    from las.evaluate.folder import write_folder
+    from las.evaluate.report import scored_files
+
+    result = scored_files(reference, hypothesis, style, allow_missing)
+    print("\n".join(f"{name}: {value}" for name, value in facts(result.record)))
+    if output_dir is not None:
+        writable(output_dir)
+        write_folder(output_dir, [result], {})
+
+
+def compare(
+    hypotheses: Annotated[
+        list[Path], typer.Argument(help="A B...: NAME.jsonl of `las evaluate`, or any of `las score`.")
+    ],
+    reference: Annotated[Path | None, typer.Option(help="References; default: those beside the hypotheses.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="compare.json and compare.txt, in full, go here.")
+    ] = None,
+    style: Style = "basic",
+    allow_missing: Missing = False,
+) -> None:
+    """Is B better than A? Paired bootstrap, matched pairs, and the utterances that changed."""
+    from las.evaluate import compare as comparing
+    from las.evaluate.folder import write_text
+
+    systems = comparing.compare_files(hypotheses, reference, style, allow_missing)
+    print("\n".join(comparing.text_lines(systems, most=comparing.SHOWN)))
+    if output_dir is not None:
+        writable(output_dir)
+        record = comparing.comparison_record(systems)
+        write_text(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write_text(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
+
+
+def tune(
+    words: Annotated[list[str], typer.Argument(metavar="SET [KEY=VALUE]...", help="Shards to tune on, and settings.")],
+    model: Model = "digits",
+    vary: Annotated[
+        str,
+        typer.Option(help="Search settings to choose, with commas between; of language models, those that are there."),
+    ] = "ctc_weight,language_weight,source_weight,length_exponent,token_reward",
+    hypotheses: Annotated[int, typer.Option(min=2, help="Transcripts of each utterance that are ranked.")] = 20,
+    write: Annotated[bool, typer.Option("--write", help="Put the best settings into the model's config.yaml.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Choose search weights on a development set, decoding it once: las tune shards/dev --model run/model --write."""
+    from las.recipe import tuning
+
+    named, changes = sets_and_settings(words)
+    if len(named) > 1:
+        raise typer.BadParameter("one set at most", param_hint="SET")
+    [path] = named.values()
+    names = [name.strip() for name in vary.split(",") if name.strip()]
+    if write:
+        tuning.check_writable(model)
+    with progress_bar("decoding", None) as bar:
+        tuned = tuning.tune_model(model, path, names, hypotheses, device, changes, bar)
+    print(tuning.surface(tuned))
+    print(tuning.summary(tuned))
+    if write:
+        tuning.write_search(model, tuned, changes)
+
+
+def calibrate(
+    sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to fit on.")],
+    model: Model = "digits",
+    sister: Annotated[
+        list[str] | None,
+        typer.Option(help="A model like it that has not heard a set's speakers decodes that set; one for each set."),
+    ] = None,
+    check: Annotated[str | None, typer.Option(help="A set the map is not fitted on, to see what it is worth.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the map into the model's calibration.json.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Fit how sure a model may be of its words: las calibrate shards/dev --model run/model --write."""
+    from las.recipe import calibration
+
+    named = named_sets(sets)
+    checked = named_sets([check]) if check is not None else {}
+    with progress_bar("decoding", None) as bar:
+        fitted, judged = calibration.calibrate(model, named, sister or [], device, bar)
+    with progress_bar("checking", None) as bar:
+        others = [calibration.judge(model, name, path, device, bar) for name, path in checked.items()]
+    for one in [*judged, *others]:
+        print("\n".join(one.report(fitted)))
+    if write:
+        print(calibration.write(model, fitted, judged))

@@ -1,0 +1,92 @@
+"""What several verbs take from the command line, and what they write their results with."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from las.errors import UserError
+
+Settings = TypeVar("Settings")
+Model = Annotated[str, typer.Option(help="A model that ships (`las models`) or a model folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+RunWords = Annotated[
+    list[str] | None, typer.Argument(metavar="[CONF.yaml] [KEY=VALUE]...", help="Config and settings.")
+]
+RunFolder = Annotated[Path | None, typer.Option("--output-dir", "-o", help="The run's folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --output-dir.")]
+Keys = Annotated[bool, typer.Option("--keys", help="Print every setting with default and meaning.")]
+Report = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", help="NAME.jsonl (hypotheses), report.json, report.txt, report.html go here."),
+]
+Style = Annotated[str, typer.Option(help="How both are normalised: verbatim or basic.")]
+Missing = Annotated[bool, typer.Option("--allow-missing", help="Words without a hypothesis count as deleted.")]
+
+
+def writable(folder: Path) -> None:
+    """Make a folder for results and see, before the work, that they can be put there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / "writable.part"
+    probe.touch()
+    probe.unlink()
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all; what is no UTF-8 in a file name goes through as it came."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+    os.replace(temporary, path)
+
+
+def sets_and_settings(words: list[str]) -> tuple[dict[str, Path], list[str]]:
+    """Named sets, and the words among them that set how they are decoded and scored."""
+    changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
+    return named_sets([word for word in words if word not in changes]), changes
+
+
+def named_sets(words: list[str]) -> dict[str, Path]:
+    """Sets to evaluate by name: the one they are given, or that of the folder or manifest."""
+    if not words:
+        raise typer.BadParameter("name at least one set to evaluate", param_hint="SET")
+    sets: dict[str, Path] = {}
+    for word in words:
+        name, _, path = word.partition("=") if "=" in word and not Path(word).exists() else ("", "", word)
+        found = Path(path).resolve()
+        if not found.exists():
+            known = "" if not name else f", and {name!r} is no setting (search.KEY or style)"
+            raise UserError(f"{word}: no such folder of shards or manifest: {path}{known}")
+        name = name or (found.name if found.is_dir() else found.stem)
+        if name in sets:
+            raise UserError(f"{sets[name]} and {path} are both called {name!r}; name sets as NAME=SET")
+        sets[name] = Path(path)
+    return sets
+
+
+def run_settings(
+    kind: type[Settings], words: list[str], output_dir: Path | None, resume: bool, keys: bool
+) -> Settings | None:
+    """The settings of a run from a config and `key=value` words; with `keys` they are printed instead."""
+    from las import config as settings
+
+    if keys:
+        for key in settings.keys(kind):
+            print(f"{key.name}={_plain(key.default)}\t{key.kind}\t{key.meaning}")
+        return None
+    if output_dir is None:
+        raise typer.BadParameter("name the run's folder", param_hint="--output-dir")
+    files = [word for word in words if "=" not in word]
+    if len(files) > 1:
+        raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
+    path = Path(files[0]) if files else None
+    if resume and path is None:
+        path = output_dir / "config.yaml"
+    return settings.load(kind, path, [word for word in words if "=" in word])
+
+
+def _plain(value: Any) -> str:
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, (tuple, list)) else str(value)

@@ -1,0 +1,174 @@
+"""`las transcribe`: audio files to transcripts; `las models`: what can transcribe them."""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from las.cli.options import Device, Model, writable, write
+from las.cli.progress import progress_bar
+from las.errors import UserError
+
+
+class Format(StrEnum):
+    """How transcripts are written."""
+
+    txt = "txt"
+    json = "json"
+    srt = "srt"
+    vtt = "vtt"
+    tsv = "tsv"
+    ctm = "ctm"
+    all = "all"
+
+
+def transcribe(
+    files: Annotated[list[str], typer.Argument(help="Audio files, folders of them, or globs.")],
+    model: Model = "digits",
+    output_format: Annotated[
+        Format, typer.Option("--output-format", "-f", help="txt, json, srt, vtt, tsv, ctm, or all of them.")
+    ] = Format.txt,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="One file for each recording and format goes here.")
+    ] = None,
+    word_timestamps: Annotated[
+        bool, typer.Option("--word-timestamps", help="Time and confidence of each word in json and vtt; ctm has them.")
+    ] = False,
+    max_line_width: Annotated[int, typer.Option(min=1, help="Columns of a line in srt and vtt.")] = 42,
+    max_line_count: Annotated[int, typer.Option(min=1, help="Lines shown at once in srt and vtt.")] = 2,
+    n_best: Annotated[int, typer.Option(min=1, help="Transcripts of each segment in json, best first.")] = 1,
+    beam_size: Annotated[int | None, typer.Option(min=1, help="Beams; 1 is greedy. Default: the model's own.")] = None,
+    batch_seconds: Annotated[
+        float, typer.Option(min=1, help="Audio decoded at once, in seconds: less takes less memory.")
+    ] = 120.0,
+    hot_words: Annotated[
+        str, typer.Option(help="Words and phrases to listen for, with commas between; or a file, one on a line.")
+    ] = "",
+    hot_word_bonus: Annotated[
+        float | None, typer.Option(min=0, help="Added to a transcript's score for each of their tokens.")
+    ] = None,
+    language_model: Annotated[
+        str | None, typer.Option(help="A folder of `las lm train` or an ARPA file. Default: the model's own, if any.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Transcribe audio files: text on stdout, or files in --output-dir. Recordings may be hours long."""
+    from las.recipe.models import open_model
+    from las.transcribe import writers
+
+    paths = list(_audio_files(files))
+    formats = list(writers.WRITERS) if output_format is Format.all else [output_format.value]
+    _check_outputs(paths, formats, output_dir, n_best)
+    asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
+    words = [f"search.{name}={json.dumps(value)}" for name, value in asked.items() if value is not None]
+    recognizer, _ = open_model(model, device, words)
+    phrases = _phrases(hot_words)
+    recognizer.phrases(phrases)  # what it cannot write should fail now
+    if output_dir is not None:
+        writable(output_dir)
+    layout = writers.Layout(max_line_width, max_line_count, word_timestamps)
+    complaints: list[str] = []
+    done = 0.0
+
+    def progress(seconds: float) -> None:
+        nonlocal done
+        done += seconds
+        bar(done)
+
+    with progress_bar("transcribing", _seconds_of(paths) if sys.stderr.isatty() else None, speed=True) as bar:
+        for transcript in recognizer.stream(
+            paths,
+            beam=beam_size,
+            best=n_best,
+            batch_seconds=batch_seconds,
+            on_error=lambda source, error: complaints.append(str(error)),
+            on_progress=progress,
+            hot_words=phrases,
+            words=word_timestamps or not set(writers.TIMED).isdisjoint(formats),
+        ):
+            for name in formats:
+                text = writers.WRITERS[name](transcript, layout)
+                if output_dir is not None:
+                    write(output_dir / f"{Path(transcript.source).stem}.{name}", text)
+                else:
+                    print(f"{transcript.source}: " * (name == "txt" and len(paths) > 1), text, sep="", end="")
+    for complaint in complaints:
+        print(f"las: {complaint}", file=sys.stderr)
+    if complaints:
+        raise UserError(f"{len(complaints)} of {len(paths)} files were not transcribed")
+
+
+def _seconds_of(paths: list[str]) -> float:
+    """Of all recordings together; one that cannot be read has none, and is complained of when its turn comes."""
+    from las.audio import probe
+
+    total = 0.0
+    for path in paths:
+        with suppress(UserError):
+            total += probe(path).seconds
+    return total
+
+
+def _phrases(hot_words: str) -> list[str]:
+    """The phrases that a word of the command line names, or the file that it names."""
+    from las.data.sentences import read_sentences
+
+    path = Path(hot_words)
+    lines = list(read_sentences([path], "verbatim")) if hot_words and path.is_file() else hot_words.split(",")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _audio_files(names: Iterable[str]) -> Iterator[str]:
+    """Files as given, the audio files of folders and the matches of globs, in order."""
+    from las.audio import SUFFIXES
+
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            found = sorted(str(one) for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
+            if not found:
+                raise UserError(f"{name}: no audio files in this folder")
+            yield from found
+        elif not path.exists() and glob.has_magic(name):
+            matches = sorted(glob.glob(name, recursive=True))
+            if not matches:
+                raise UserError(f"{name}: matches no file")
+            yield from matches
+        else:
+            yield name
+
+
+def _check_outputs(paths: list[str], formats: list[str], output_dir: Path | None, n_best: int) -> None:
+    """Refuse what could not be told apart when it is written."""
+    if n_best > 1 and "json" not in formats:
+        raise typer.BadParameter("only json has room for more than one transcript: -f json", param_hint="--n-best")
+    if output_dir is None and (len(formats) > 1 or (len(paths) > 1 and formats[0] in ("srt", "vtt", "tsv"))):
+        what = "all formats" if len(formats) > 1 else f"{formats[0]} of {len(paths)} recordings"
+        raise typer.BadParameter(f"{what} need files of their own: name a folder", param_hint="--output-dir")
+    stems: dict[str, str] = {}
+    for path in paths if output_dir is not None or formats == ["ctm"] else ():
+        other = stems.setdefault(Path(path).stem, path)
+        if other != path:
+            raise UserError(
+                f"{other} and {path} would both be written to {Path(path).stem}.{formats[0]}; "
+                "transcribe them into different folders"
+            )
+
+
+def models() -> None:
+    """List the models that ship with las."""
+    from las.recipe.models import DEFAULT_MODEL, pretrained
+
+    for folder in pretrained():
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        about = next((line for line in card.splitlines()[1:] if line.strip()), "")
+        size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+        print(f"{folder.name}{' (default)' if folder.name == DEFAULT_MODEL else ''}\t{size:.1f} MB\t{about}")

@@ -1,0 +1,158 @@
+"""A set of recordings with transcripts, transcribed and scored; its worst utterances with sound and picture."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import torch
+
+from las import audio
+from las.audio import Source
+from las.data.manifest import read_manifest
+from las.data.shards import Entry, Index, read_index, read_sample
+from las.evaluate.media import Attention, Media
+from las.evaluate.report import SetResult
+from las.evaluate.score import score
+from las.text.tokenizer import BOS
+from las.train.distributed import World
+from las.train.loop import ALONE
+from las.transcribe.recognizer import Recognizer
+
+REPORT_AUDIO = 16_000_000  # bytes of recordings that a set puts into its report
+REPORT_PICTURES = 200  # utterances of a set whose attention is pictured
+
+
+def evaluate_set(
+    recognizer: Recognizer,
+    name: str,
+    path: Path,
+    style: str,
+    on_progress: Callable[[float, float], None] | None = None,
+    world: World = ALONE,
+) -> SetResult:
+    """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all.
+
+    The ranks of `world` each transcribe a part, and all have the whole result.
+    """
+    recordings, total = recordings_of(path, world)
+    started = time.perf_counter()
+    done = 0.0
+
+    def progress(seconds: float) -> None:
+        nonlocal done
+        done += seconds * world.size
+        if on_progress is not None:
+            on_progress(min(done, total), total)
+
+    known: list[tuple[str, str, str | None]] = []
+    transcripts = recognizer.transcribe(sources_of(recordings, known), on_progress=progress)
+    own = [[*about, one.text, one.seconds] for about, one in zip(known, transcripts, strict=True)]
+    every = [json.loads(lines) for lines in world.gather_text(json.dumps(own), recognizer.device)]
+    found = [every[place % world.size][place // world.size] for place in range(sum(map(len, every)))]  # in order
+    seconds = time.perf_counter() - started
+    references = {id: reference for id, reference, *_ in found}
+    speakers = {id: speaker for id, _, speaker, *_ in found if speaker}
+    hypotheses = {id: text for id, *_, text, _ in found}
+    lengths = {id: length for id, *_, length in found}
+    search = recognizer.search
+    ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
+    ranked = f" on {search.rescore}-best lists" if search.rescore else ""
+    added = f"language model {search.language_weight:g}{ranked}, " if recognizer.language_models else ""
+    decoding = f"beam {search.beam}, {ctc}{added}length exponent {search.length_exponent:g}, style {style}"
+    scored = score(references, hypotheses, style)
+    return SetResult(name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers)
+
+
+class _Recording(NamedTuple):
+    """What is transcribed, and what is known of it."""
+
+    id: str
+    reference: str
+    speaker: str | None
+    source: Source
+
+
+def recordings_of(path: Path, world: World = ALONE) -> tuple[Iterator[_Recording], float]:
+    """The recordings of a set that are this rank's, read when they are asked for, and the set's seconds."""
+    if path.is_dir():
+        index = read_index(path)
+        return (_from_shard(index, entry) for entry in index.entries[world.rank :: world.size]), index.seconds
+    utterances = read_manifest(path)
+    own = utterances[world.rank :: world.size]
+    seconds = sum(one.seconds or 0.0 for one in utterances)
+    return (_Recording(one.id, one.text, one.speaker, one.audio) for one in own), seconds
+
+
+def _from_shard(index: Index, entry: Entry) -> _Recording:
+    sample = read_sample(index, entry)
+    recording = io.BytesIO(sample.audio_bytes)
+    recording.name = sample.id
+    return _Recording(sample.id, sample.text, sample.speaker, recording)
+
+
+def sources_of(recordings: Iterable[_Recording], known: list[tuple[str, str, str | None]]) -> Iterator[Source]:
+    """The recordings one after another; what is known of them is kept, they are not."""
+    for one in recordings:
+        known.append((one.id, one.reference, one.speaker))
+        yield one.source
+
+
+def illustrate(recognizer: Recognizer, result: SetResult, path: Path, folder: Path) -> dict[str, Media]:
+    """Recordings and pictures of a set's utterances for a report in `folder`, those with most errors first.
+
+    Recordings go into the report while there is room; after that a manifest's are linked to, a shard's left out.
+    """
+    media: dict[str, Media] = {}
+    room = REPORT_AUDIO
+    order = sorted(result.score.utterances, key=lambda one: -one.alignment.counts.errors)
+    for number, (id, read, address) in enumerate(_recordings([one.id for one in order], path)):
+        pictured = number < REPORT_PICTURES
+        if room <= 0 and not pictured and not address:
+            break
+        data = read() if room > 0 or pictured else b""
+        fits = 0 < len(data) <= room
+        if fits:
+            room -= len(data)
+        elif not pictured:
+            room = 0  # no more are read to see whether they fit
+        link = quote(os.fsencode(os.path.relpath(address, folder))) if address and not fits else ""
+        attention = attention_of(recognizer, data, result.hypotheses[id]) if pictured else None
+        media[id] = Media(data if fits else None, link, attention)
+    return media
+
+
+def _recordings(ids: list[str], path: Path) -> Iterator[tuple[str, Callable[[], bytes], str]]:
+    """Utterances of a set in the order of `ids`: id, what reads its audio file, the file's path where it has one."""
+    if path.is_dir():
+        index = read_index(path)
+        entries = {entry.id: entry for entry in index.entries}
+        for id in ids:
+            yield id, partial(lambda entry: read_sample(index, entry).audio_bytes, entries[id]), ""
+    else:
+        files = {utterance.id: utterance.audio for utterance in read_manifest(path)}
+        for id in ids:
+            yield id, Path(files[id]).read_bytes, files[id]
+
+
+@torch.no_grad()
+def attention_of(recognizer: Recognizer, recording: bytes, text: str) -> Attention | None:
+    """Where the speller looks as it writes `text`; None without attention, or where the recording is read in pieces."""
+    model, tokenizer = recognizer.model, recognizer.tokenizer
+    wave = audio.load(recording, recognizer.rate)
+    if len(wave) > recognizer.whole * recognizer.rate or model.speller.attention is None:
+        return None
+    tokens = tokenizer.encode(text)
+    listened = model.listen(
+        wave.unsqueeze(0).to(recognizer.device), torch.tensor([len(wave)], device=recognizer.device)
+    )
+    before = torch.tensor([[BOS, *tokens]], device=recognizer.device)
+    _, weights = model.speller(before, model.remember(listened))  # (1, L + 1, S)
+    return Attention((*tokenizer.pieces(tokens), "</s>"), weights[0].float().cpu().numpy())

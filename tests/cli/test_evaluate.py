@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+from las.data.manifest import Utterance, read_manifest, write_manifest
+
+
+def test_evaluate_sets_and_score_its_hypotheses(las, random_model, corpus, tmp_path):
+    sets = (f"조각={corpus}/shards/valid", corpus / "valid.jsonl", f"train={corpus}/train.jsonl")
+    words = ("--model", random_model, "-o", tmp_path / "hypotheses", "search.beam=1")
+    status, out, err = las("evaluate", *sets, *words)
+    assert (status, err) == (0, "")
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [line[0] for line in lines] == ["조각", "valid", "train"]
+    assert lines[0][1] == lines[1][1]
+    for name, line in zip(("조각", "valid", "train"), lines, strict=True):
+        reference = corpus / f"{'train' if name == 'train' else 'valid'}.jsonl"
+        status, out, _ = las("score", reference, tmp_path / "hypotheses" / f"{name}.jsonl")
+        assert status == 0
+        assert out.splitlines()[0].startswith(line[1].replace("WER", "WER:"))
+        assert out.splitlines()[1].startswith(line[3].replace("CER", "CER:"))
+    report = json.loads((tmp_path / "hypotheses/report.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in report["sets"]] == ["조각", "valid", "train"]
+    page = (tmp_path / "hypotheses/report.html").read_text(encoding="utf-8")
+    assert page.count("data:audio/flac;base64,") == 8  # from the shards
+    assert page.count("data:audio/wav;base64,") == 16
+    assert page.count("data:image/png;base64,") == 24
+
+
+def test_rows_of_results_are_one_table(las, random_model, corpus, tmp_path):
+    results = tmp_path / "RESULTS.md"
+    results.write_text("# Results\n")
+    for beam in (1, 2):
+        words = ("--model", random_model, f"search.beam={beam}", "--append", results)
+        assert las("evaluate", corpus / "valid.jsonl", *words)[0] == 0
+    lines = results.read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == ["# Results", ""]
+    assert lines[2].startswith("| set | WER (S/D/I/N) |")
+    assert [re.search(r"beam \d", line)[0] for line in lines[4:]] == ["beam 1", "beam 2"]
+    assert f"search.beam=2 --append {results}" in lines[5]
+
+
+def test_sets_that_cannot_be_evaluated(complaint, random_model, corpus, tmp_path, voices):
+    model = ("--model", random_model)
+    shards = corpus / "shards/valid"
+    assert complaint("evaluate", "nowhere", *model) == "nowhere: no such folder of shards or manifest: nowhere"
+    assert complaint("evaluate", shards, "serach.beam=8", *model) == (
+        "serach.beam=8: no such folder of shards or manifest: 8, and 'serach.beam' is no setting (search.KEY or style)"
+    )
+    assert "unknown key 'search.baem'; the nearest known key is 'search.beam'" in complaint(
+        "evaluate", shards, "search.baem=8", *model
+    )
+    assert complaint("evaluate", shards, corpus / "valid.jsonl", *model) == (
+        f"{shards} and {corpus}/valid.jsonl are both called 'valid'; name sets as NAME=SET"
+    )
+    assert "no index here" in complaint("evaluate", tmp_path, *model)
+    write_manifest(tmp_path / "broken.jsonl", [Utterance("a", str(voices[-1]), "a")])
+    assert str(voices[-1]) in complaint("evaluate", tmp_path / "broken.jsonl", *model)
+
+
+def test_score_two_files(las, complaint, tmp_path):
+    (tmp_path / "ref").write_text("발화1\tone two three\nb four\n", encoding="utf-8")
+    (tmp_path / "hyp").write_text("b four\n발화1\tOne, too three!\n", encoding="utf-8")
+    status, out, _ = las("score", tmp_path / "ref", tmp_path / "hyp")
+    assert status == 0
+    assert out.splitlines()[:3] == [
+        "WER: 25.00% (S 1 D 0 I 0 / N 4), 95% 0.00-33.33% over 2 utterances",
+        "CER: 6.67% (S 1 D 0 I 0 / N 15), 95% 0.00-9.09% over 2 utterances",
+        "style: basic, on both sides",
+    ]
+    assert las("score", tmp_path / "ref", tmp_path / "hyp", "--style", "verbatim")[1].startswith("WER: 75.00%")
+    assert "unknown text style 'base'" in complaint("score", tmp_path / "ref", tmp_path / "hyp", "--style", "base")
+    (tmp_path / "less").write_text("b four\nc five\n")
+    assert complaint("score", tmp_path / "ref", tmp_path / "less") == (
+        "1 of 2 references have no hypothesis (발화1) and 1 of 2 hypotheses have no reference (c); to be scored, an id "
+        "must stand on both sides"
+    )
+    assert "nowhere: cannot read the texts: No such file" in complaint("score", tmp_path / "ref", tmp_path / "nowhere")
+    (tmp_path / "some").write_text("b four\n")
+    out = las("score", tmp_path / "ref", tmp_path / "some", "--allow-missing", "-o", tmp_path / 'out "1"')[1]
+    assert out.startswith("WER: 75.00% (S 0 D 3 I 0 / N 4)")
+    assert out.endswith("without hypothesis, counted as deleted: 1: 발화1\n")
+    assert {path.name for path in (tmp_path / 'out "1"').iterdir()} == {
+        "some.jsonl", "report.json", "report.txt", "report.html",
+    }  # fmt: skip
+
+
+def test_compare_files(las, complaint, tmp_path):
+    (tmp_path / "ref").write_text("a one two three\nb four\n", encoding="utf-8")
+    (tmp_path / "h1").write_text("a one too three\nb 사\n", encoding="utf-8")
+    (tmp_path / "h2").write_text("a one two three\nb four\n", encoding="utf-8")
+    status, out, err = las(
+        "compare", tmp_path / "h1", tmp_path / "h2", "--reference", tmp_path / "ref", "-o", tmp_path / "c"
+    )
+    assert (status, err) == (0, "")
+    assert "\nB - A: -50.00 points, 95% -100.00 to -33.33\n" in out
+    assert (tmp_path / "c/compare.txt").read_text(encoding="utf-8") == out
+    assert json.loads((tmp_path / "c/compare.json").read_text(encoding="utf-8"))["systems"][1]["wer"]["rate"] == 0.0
+    assert "h1: holds no references" in complaint("compare", tmp_path / "h1", tmp_path / "h2")
+    assert "give the hypotheses of two systems or more" in complaint(
+        "compare", tmp_path / "h1", "--reference", tmp_path / "ref"
+    )
+
+
+def test_a_folder_that_cannot_be_written_is_seen_before_the_work(complaint, random_model, corpus, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    words = ("evaluate", corpus / "valid.jsonl", "--model", random_model, "-o", tmp_path / "file/out")
+    assert complaint(*words) == f"{tmp_path}/file/out: Not a directory"
+
+
+def test_hypotheses_keep_awkward_ids(las, random_model, tools, tmp_path):
+    wave = tools.write_wav(tmp_path / "a.wav", tools.sing("ab"))
+    ids = ["화자 1/발화.2", "it's", "a b", '"q"', "{", "tab\there", " at both ends "]
+    write_manifest(tmp_path / "set.jsonl", [Utterance(id, str(wave), "ab") for id in ids])
+    out = las("evaluate", tmp_path / "set.jsonl", "--model", random_model, "-o", tmp_path / "out")[1]
+    again = las("score", tmp_path / "set.jsonl", tmp_path / "out/set.jsonl")[1]
+    assert again.startswith(out.split("\t")[1].replace("WER", "WER:"))
+    assert len(read_manifest(tmp_path / "set.jsonl")) == len(ids)
+
+
+def test_tune_prints_a_surface_and_writes_the_config(las, complaint, trained, corpus, tmp_path):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    words = ("tune", corpus / "shards" / "valid", "--model", tmp_path / "model", "--hypotheses", "2")
+    status, out, err = las(*words, "--vary", "ctc_weight,length_exponent", "--write")
+    assert (status, err) == (0, "")
+    assert out.startswith("length_exponent \\ ctc_weight")
+    assert re.search(r"^best \S+% with search.ctc_weight=\S+ search.length_exponent=\S+$", out, re.MULTILINE)
+    assert "search:" in (tmp_path / "model" / "config.yaml").read_text()
+    assert "--vary beam: wanted some of" in complaint(*words, "--vary", "beam")
+    assert las("tune", corpus / "shards" / "valid", corpus / "shards" / "train")[0] == 2

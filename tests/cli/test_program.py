@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_help_is_quick_and_names_the_verbs():
+    code = "import sys, las.cli as c, typer; typer.main.get_command(c.app); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"  # what takes time is not imported
+    done = subprocess.run([sys.executable, "-m", "las", "--help"], capture_output=True, text=True, check=True)
+    for verb in ("transcribe", "train", "evaluate", "score", "compare", "shard", "tokenizer", "models"):
+        assert verb in done.stdout
+
+
+def test_nine_of_ten_files_in_a_process_of_its_own(random_model, voices):
+    command = [sys.executable, "-m", "las", "transcribe", "--model", str(random_model), "--", *map(str, voices)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    lines = done.stdout.decode().splitlines()
+    assert done.returncode == 1
+    assert [line.split(": ")[0] for line in lines] == [str(path) for path in voices[:-1]]
+    err = done.stderr.decode().splitlines()
+    assert err[0].startswith(f"las: {voices[-1]}: ")
+    assert err[1] == "las: 1 of 10 files were not transcribed"
+    assert len(err) == 2
+
+
+def test_usage_is_exit_status_2(las):
+    for words in (["nonsense"], ["transcribe"], ["transcribe", "a", "--beam-size", "0"], ["transcribe", "a", "-f", "x"],
+                  ["train"], ["train", "a.yaml", "b.yaml", "-o", "x"], ["evaluate", "style=basic"], ["shard", "a"],
+                  ["tokenizer", "a", "-o", "b", "--size", "many"]):  # fmt: skip
+        status, out, err = las(*words)
+        assert status == 2, words
+        assert out == ""
+        assert "Traceback" not in err

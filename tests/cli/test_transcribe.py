@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from las.data.manifest import read_manifest
+from las.recipe import models
+
+
+def test_one_file_is_its_text_alone(las, trained, corpus):
+    assert las("transcribe", corpus / "wav/valid-0.wav", "--model", trained / "model") == (0, "ab\n", "")
+
+
+def test_nine_of_ten_files(las, trained, voices, tools):
+    status, out, err = las("transcribe", "--model", trained / "model", "--", *voices)
+    assert status == 1
+    assert out.splitlines() == [f"{path}: {tools.texts[n % 8]}" for n, path in enumerate(voices[:-1])]
+    assert err.splitlines()[0].startswith(f"las: {voices[-1]}: ")
+    assert err.splitlines()[1:] == ["las: 1 of 10 files were not transcribed"]
+
+
+def test_folders_and_globs(las, trained, voices, tmp_path, tools, monkeypatch):
+    folder = voices[0].parent
+    voices[-1].unlink()
+    (folder / "notes.txt").write_text("no audio")
+    (folder / "a folder.wav").mkdir()
+    tools.write_wav(folder / "deep/er/K.WAV", tools.sing("ab"))
+    _, out, err = las("transcribe", folder, "--model", trained / "model")
+    assert err == ""
+    assert {line.split(": ")[0] for line in out.splitlines()} == {
+        str(p) for p in [*voices[:-1], folder / "deep/er/K.WAV"]
+    }
+    assert las("transcribe", f"{folder}/**/K.*", "--model", trained / "model") == (0, "ab\n", "")
+    assert las("transcribe", folder / "[h].wav", "--model", trained / "model")[0] == 0  # a name, not a glob
+
+
+def test_json_lines(las, trained, voices, tools):
+    status, out, _ = las("transcribe", *voices[:3], "-f", "json", "--model", trained / "model")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert status == 0
+    assert [(one["file"], one["text"]) for one in found] == [(str(p), tools.texts[n]) for n, p in enumerate(voices[:3])]
+    assert all(one.keys() == {"file", "text", "seconds", "score", "complete", "segments"} for one in found)
+    assert found[1]["segments"] == [
+        {"start": 0.0, "end": 0.6, "text": "ba ab", "score": found[1]["score"], "complete": True}
+    ]
+    assert "두 번째" in out  # readable
+
+
+def test_words_and_alternatives_on_demand(las, trained, voices):
+    words = ("-f", "json", "--word-timestamps", "--n-best", 2, "--beam-size", 4, "--batch-seconds", 1)
+    status, out, _ = las("transcribe", voices[1], *words, "--model", trained / "model")
+    [segment] = json.loads(out)["segments"]
+    assert status == 0
+    assert [word["word"] for word in segment["words"]] == ["ba", "ab"]
+    times = [time for word in segment["words"] for time in (word["start"], word["end"])]
+    assert times == pytest.approx([0, 0.24, 0.36, 0.6], abs=0.03)
+    assert all(0 < word["confidence"] < 1 for word in segment["words"])
+    assert segment["alternatives"][0]["text"] == "ba ab"
+    assert len({one["text"] for one in segment["alternatives"]}) == 2
+
+
+def test_what_cannot_be_told_apart_is_refused(las, voices):
+    for words in (("-f", "srt"), ("-f", "vtt"), ("-f", "tsv")):
+        status, out, err = las("transcribe", *voices[:2], *words)
+        assert (status, out) == (2, "")
+        assert f"{words[1]} of 2 recordings need files of their own" in err
+    assert "all formats need files of their own" in las("transcribe", voices[0], "-f", "all")[2]
+    assert "only json has room for more than one transcript" in las("transcribe", voices[0], "--n-best", "2")[2]
+
+
+def test_all_formats_at_once(las, trained, voices, tmp_path):
+    status, out, err = las("transcribe", *voices[:2], "-f", "all", "-o", tmp_path / "o", "--model", trained / "model")
+    assert (status, out, err) == (0, "", "")
+    names = {f"{path.stem}.{kind}" for path in voices[:2] for kind in ("txt", "json", "srt", "vtt", "tsv", "ctm")}
+    assert {path.name for path in (tmp_path / "o").iterdir()} == names
+    assert (tmp_path / "o/두 번째.srt").read_text(encoding="utf-8").startswith("1\n00:00:00,000 --> 00:00:00,")
+    assert (tmp_path / "o/두 번째.ctm").read_text(encoding="utf-8").startswith("두_번째 1 0.000 0.2")
+
+
+@pytest.mark.parametrize(
+    ("form", "content"), [("txt", r"ba ab\n"), ("tsv", r"start\tend\ttext\n0\t(59\d|600)\tba ab\n")]
+)
+def test_a_file_for_each_recording(las, trained, voices, tmp_path, form, content):
+    output = tmp_path / "새 폴더" / "out"
+    status, out, _ = las("transcribe", *voices[:6], "-f", form, "-o", output, "--model", trained / "model")
+    assert (status, out) == (0, "")
+    assert sorted(path.name for path in output.iterdir()) == sorted(path.stem + "." + form for path in voices[:6])
+    assert re.fullmatch(content, (output / f"두 번째.{form}").read_text(encoding="utf-8"))
+
+
+def test_two_recordings_of_one_name_are_not_written_over_each_other(complaint, trained, voices, tools, tmp_path):
+    other = tools.write_wav(tmp_path / "one.flac.wav", tools.sing("a")).rename(tmp_path / "one.wav")
+    output = tmp_path / "out"
+    found = complaint("transcribe", voices[0], other, "-o", output, "--model", trained / "model")
+    assert found == f"{voices[0]} and {other} would both be written to one.txt; transcribe them into different folders"
+    assert not output.exists()
+
+
+def test_an_output_folder_that_cannot_be_written(complaint, random_model, voices, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        found = complaint("transcribe", voices[0], "-o", output, "--model", random_model)
+        assert re.fullmatch(rf"{re.escape(str(output))}: (File exists|Not a directory)", found)
+
+
+def test_inputs_that_are_not_there(las, complaint, random_model, tmp_path):
+    (tmp_path / "빈 폴더").mkdir()
+    model = ("--model", random_model)
+    assert complaint("transcribe", tmp_path / "빈 폴더", *model).endswith("빈 폴더: no audio files in this folder")
+    assert complaint("transcribe", f"{tmp_path}/*.mp3", *model).endswith("*.mp3: matches no file")
+    status, out, err = las("transcribe", tmp_path / "없음.wav", *model)
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        f"las: {tmp_path}/없음.wav: there is no such file", "las: 1 of 1 files were not transcribed",
+    ]  # fmt: skip
+
+
+def test_models_and_devices_that_are_not_there(complaint, voices, random_model):
+    assert "no model 'nobody': neither a model folder nor one of those that ship" in complaint(
+        "transcribe", voices[0], "--model", "nobody"
+    )
+    assert "device 'gpu': wanted auto, cpu, cuda or cuda:N" in complaint(
+        "transcribe", voices[0], "--model", random_model, "--device", "gpu"
+    )
+    (random_model / "config.yaml").write_text("format: 9\n")
+    assert "model format 9, this version of las reads format 1" in complaint(
+        "transcribe", voices[0], "--model", random_model
+    )
+
+
+def test_a_file_name_that_is_not_utf_8(random_model, tools, tmp_path):
+    path = tools.write_wav(tmp_path / "a.wav", tools.sing("ab")).rename(
+        tmp_path / b"\xb0\xa1.wav".decode("utf-8", "surrogateescape")
+    )
+    command = [sys.executable, "-m", "las", "transcribe", "-f", "json", "--model", str(random_model), str(path)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\xb0\xa1.wav" in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_traceback(random_model, voices):
+    command = [sys.executable, "-m", "las", "transcribe", "--model", str(random_model), *map(str, voices[:3])]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() != 0
+    assert b"Traceback" not in err
+
+
+def test_models_lists_what_ships(las, random_model, monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained")
+    assert las("models") == (0, "", "")
+    shutil.copytree(random_model, tmp_path / "pretrained" / "digits")
+    (tmp_path / "pretrained/digits/README.md").write_text(
+        "# digits\n\nReads numbers. 숫자.\n\nMore.\n", encoding="utf-8"
+    )
+    assert las("models") == (0, "digits (default)\t0.1 MB\tReads numbers. 숫자.\n", "")
+
+
+def test_hot_words_come_as_words_or_as_a_file(las, complaint, trained, corpus, tmp_path):
+    recording = next(one.audio for one in read_manifest(corpus / "valid.jsonl") if one.text == "ab")
+    model = ("--model", trained / "model")
+    words = tmp_path / "말.txt"
+    words.write_text("cc\n\nbb\n", encoding="utf-8")
+    for hot in ("cc, bb,", words):
+        status, out, err = las("transcribe", recording, *model, "--hot-words", hot, "--hot-word-bonus", "8")
+        assert (status, err) == (0, "")
+        assert "cc" in out or "bb" in out
+    assert las("transcribe", recording, *model, "--hot-words", "cc", "--hot-word-bonus", 0)[1].strip() == "ab"
+    assert "hot word '서울': the model's tokens cannot write '서울'" in complaint(
+        "transcribe", recording, *model, "--hot-words", "서울"
+    )
+
+
+def test_a_language_model_that_is_not_there(complaint, trained, voices, tmp_path):
+    words = ("--model", trained / "model", "--language-model", tmp_path / "no.arpa")
+    assert "no.arpa" in complaint("transcribe", voices[0], *words)
