@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
+from queue import Queue
+from typing import TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +30,7 @@ from las.ledger import Ledger
 from las.text.tokenizer import Tokenizer
 
 Leaving = tuple[str, str, str]  # cause, id, detail
+_Sent = tuple[tuple[list[str], Tensor, np.ndarray, np.ndarray, np.ndarray] | None, list[Leaving]]  # a batch, by parts
 
 WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
 
@@ -132,11 +136,13 @@ class Loader:
             _Planned(self.reader, [plan[place] for place in places], number),
             batch_size=None,
             num_workers=workers,
+            collate_fn=_sent,
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # else starting workers draws from the global generator
             worker_init_fn=_leave_signals_to_parent,
         )
-        for place, (batch, leavings) in zip(places, batches, strict=True):
+        received = map(_received, batches)
+        for place, (batch, leavings) in zip(places, _ahead(received) if workers else received, strict=True):
             for leaving in leavings:
                 self.ledger.leave(*leaving)
             self.ledger.check(len(self.index), self.config.leave_out, WAY_OUT)
@@ -226,17 +232,69 @@ class _Planned(Dataset):
         return self.reader.batch(self.plan[number], self.epoch)
 
 
+def _sent(found: tuple[Batch | None, list[Leaving]]) -> _Sent:
+    """A batch by its parts: torch takes a millisecond to hand over a tensor, however small, so only the waves are one."""
+    batch, leavings = found
+    if batch is None:
+        return None, leavings
+    small = (batch.samples.numpy(), batch.tokens.numpy(), batch.lengths.numpy())
+    return (batch.ids, batch.waves, *small), leavings
+
+
+def _received(sent: _Sent) -> tuple[Batch | None, list[Leaving]]:
+    parts, leavings = sent
+    if parts is None:
+        return None, leavings
+    ids, waves, *small = parts
+    return Batch(ids, waves, *map(torch.from_numpy, small)), leavings
+
+
+Item = TypeVar("Item")
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, fetched by a thread: to take a batch over from a worker means to wait until the worker has its
+    turn on a core, which on a busy machine takes longer than a step of a small model."""
+    fetched: Queue[tuple[Item | None, BaseException | None]] = Queue()
+    room = threading.Semaphore(2)  # items that wait here
+    stopped = threading.Event()
+
+    def fetch() -> None:
+        try:
+            while room.acquire() and not stopped.is_set():
+                fetched.put((next(items), None))
+        except BaseException as error:  # StopIteration too; raised again where the items are wanted
+            fetched.put((None, error))
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = fetched.get()
+            room.release()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield cast(Item, item)
+    finally:
+        stopped.set()
+        room.release()
+        thread.join()
+
+
 def _leave_signals_to_parent(worker: int) -> None:
     """Ctrl-C and SIGTERM often reach all processes of a run; what happens then is for the training process to say.
 
-    A second SIGTERM ends the worker: torch and Python send one each to workers that are left over at the end.
+    A SIGTERM that it sends itself ends the worker: torch and Python send one to workers that are left over at the end.
     """
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            os._exit(0)
-        asked.append(number)
-
-    signal.signal(signal.SIGTERM, ask)
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def listen() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()

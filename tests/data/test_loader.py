@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from las.data.loader import Loader, LoaderConfig, _leave_signals_to_parent
+from las.data.loader import Loader, LoaderConfig, _ahead, _leave_signals_to_parent
 from las.data.manifest import Utterance
 from las.data.shards import read_index, write_shards
 from las.errors import UserError
@@ -218,13 +221,54 @@ def test_a_set_of_which_nothing_is_left_is_refused(make):
         make(longest=0.1, leave_out=1.0)
 
 
+@pytest.mark.parametrize("taken", [0, 1, 4, 5])
+def test_items_fetched_ahead_are_the_same_and_no_thread_is_left(taken):
+    before = threading.active_count()
+    items = _ahead(iter(range(5)))
+    assert [next(items) for _ in range(taken)] == list(range(taken))
+    if taken == 5:
+        assert next(items, None) is None
+    items.close()
+    assert threading.active_count() == before
+
+
+def test_what_goes_wrong_ahead_is_raised_in_its_place():
+    items = _ahead(1 // (2 - number) for number in range(9))
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+
+
 def test_workers_leave_signals_to_the_training_process():
-    """The first SIGTERM and any Ctrl-C do nothing; a second SIGTERM ends the worker."""
-    for sent, status in (((signal.SIGINT, signal.SIGINT, signal.SIGTERM), 7), ((signal.SIGTERM, signal.SIGTERM), 0)):
+    """Any Ctrl-C does nothing, nor does a SIGTERM of others; one of the parent ends the worker."""
+    for ended in (False, True):
+        ready, told = os.pipe()
         child = os.fork()
         if child == 0:
             _leave_signals_to_parent(0)
-            for number in sent:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
                 os.kill(os.getpid(), number)
+            while signal.sigpending():
+                time.sleep(0.01)
+            os.write(told, b"x")
+            time.sleep(60 if ended else 0.1)
             os._exit(7)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+        os.read(ready, 1)
+        if ended:
+            os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if ended else 7)
+
+
+def test_a_process_that_ends_amid_an_epoch_does_not_wait_for_its_workers(make):
+    child = os.fork()
+    if child == 0:
+        batches = make(workers=1).epoch(0)
+        next(batches)
+        multiprocessing.util._exit_function()  # what Python does at exit, while `batches` is still held
+        os._exit(3)
+    ended = time.monotonic() + 20
+    while (found := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < ended:
+        time.sleep(0.02)
+    if found == (0, 0):
+        os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(found[1]) == 3
