@@ -1,7 +1,7 @@
 """How fast transcripts are searched for: ms per step and utterance, against a plain reference in the same run.
 
     python tools/bench_search.py [--rounds 7]
-    python tools/bench_search.py --table
+    python tools/bench_search.py --table [--plot tools/search_cost.png]
 
 80 mel, four BiLSTM layers of 512 per direction (100 frames/s, 25 frames/s out), speller LSTM 512 with location
 attention, vocabulary 1000, random weights; batch 8 x 10 s, beam 10, transcripts of exactly 40 tokens. The contestants
@@ -10,7 +10,7 @@ step and utterance (a step is a token, or the end), the real-time factor of both
 search, in which others' load does not show. Before that all search with the same weights: in fp32 the best transcripts
 must be those of the plain search, scores within 1e-3.
 
---table: time and memory of the search alone against beam, batch and length, in bf16 with CTC and language model.
+--table: CPU time and memory of the search alone against beam, batch and length, in bf16 with CTC and language model.
 """
 
 from __future__ import annotations
@@ -151,32 +151,64 @@ def report(models: dict[str, Contestant]) -> None:
         )
 
 
-def table() -> None:
+SWEEPS = {  # what grows -> batch, beam, seconds of each row
+    "beam": [(8, beam, 10.0) for beam in (1, 2, 4, 8, 16, 32, 64)],
+    "batch": [(batch, 10, 10.0) for batch in (1, 2, 4, 8, 16, 32, 64)],
+    "seconds of audio": [(1, 10, seconds) for seconds in (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)],
+}
+
+
+def table(plot: str | None) -> None:
     """Each row in a process of its own, whose greatest memory is then that of its search."""
-    print("| batch | beam | s of audio | tokens | ms per step | ms per step, beam and s of audio | MB |")
-    print("|---|---|---|---|---|---|---|")
-    rows = [(8, beam, 10.0) for beam in (1, 2, 4, 8, 16, 32, 64)]
-    rows += [(batch, 10, 10.0) for batch in (1, 2, 4, 8, 16, 32, 64)]
-    rows += [(1, 10, seconds) for seconds in (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)]
-    for batch, beam, seconds in rows:
-        words = [sys.executable, __file__, "--one", str(batch), str(beam), str(seconds)]
-        print(subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+    print("| batch | beam | s of audio | CPU ms per step | CPU ms per step, utterance, beam and s of audio | MB |")
+    print("|---|---|---|---|---|---|")
+    found: dict[str, list[tuple[float, float, float]]] = {}
+    for place, (name, rows) in enumerate(SWEEPS.items()):
+        for row in rows:
+            words = [sys.executable, __file__, "--one", *map(str, row)]
+            batch, beam, seconds = row
+            step, memory = map(float, subprocess.run(words, check=True, capture_output=True, text=True).stdout.split())
+            share = step / batch / beam / seconds
+            print(f"| {batch} | {beam} | {seconds:g} | {step:.2f} | {share:.4f} | {memory:.0f} |", flush=True)
+            found.setdefault(name, []).append(((beam, batch, seconds)[place], step, memory))
+    if plot is not None:
+        draw(found, plot)
+
+
+def draw(found: dict[str, list[tuple[float, float, float]]], path: str) -> None:
+    """Time and memory against what grows, both axes logarithmic: a straight line of this slope is linear growth."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, columns = pyplot.subplots(2, len(found), figsize=(10, 5), sharey="row", layout="constrained")
+    for (above, below), (name, rows) in zip(columns.T, found.items(), strict=True):
+        sizes, steps, memory = zip(*rows, strict=True)
+        above.loglog(sizes, steps, "o-")
+        above.loglog(sizes, [steps[-1] * size / sizes[-1] for size in sizes], ":", color="gray")
+        below.semilogx(sizes, memory, "o-")
+        below.set_xlabel(name)
+    columns[1, 0].set_ylim(bottom=0)
+    columns[0, 0].set_ylabel("CPU ms per step\n(dotted: linear)")
+    columns[1, 0].set_ylabel("greatest memory, MB")
+    figure.savefig(path)
 
 
 def one_row(batch: int, beam: int, seconds: float) -> None:
+    """Prints milliseconds of CPU time per step, and the greatest memory of the process in MB."""
     tokens = 20
     torch.manual_seed(0)
     model = Model().bfloat16().eval()
     heard = torch.randn(batch, int(25 * seconds), model.listener.width, dtype=torch.bfloat16)
     lengths = torch.full((batch,), heard.shape[1])
     model.search(heard, lengths, beam, 2, True)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    model.search(heard, lengths, beam, tokens, True)
-    step = 1000 * (time.perf_counter() - start) / (tokens + 1)
-    share = step / batch / beam / seconds
-    memory = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, before) / 1024
-    print(f"| {batch} | {beam} | {seconds:g} | {tokens} | {step:.2f} | {share:.4f} | {memory:.0f} |")
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        model.search(heard, lengths, beam, tokens, True)
+        times.append(1000 * (time.process_time() - start) / (tokens + 1))
+    print(statistics.median(times), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 @torch.inference_mode()
@@ -184,13 +216,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--table", action="store_true", help="against beam, batch and length")
+    parser.add_argument("--plot", metavar="FILE.png", help="the same as a picture")
     parser.add_argument("--one", nargs=3, type=float, metavar=("BATCH", "BEAM", "SECONDS"), help="one row of --table")
     arguments = parser.parse_args()
     if arguments.one:
         return one_row(int(arguments.one[0]), int(arguments.one[1]), arguments.one[2])
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     if arguments.table:
-        return table()
+        return table(arguments.plot)
     models = contestants()
     features = torch.randn(BATCH, 100 * SECONDS, FEATURES)
     check_agreement(models, features)

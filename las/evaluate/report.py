@@ -19,7 +19,7 @@ from las.evaluate.breakdown import Record, format_interval, set_record
 from las.evaluate.score import SetScore, format_counts, score, with_missing
 from las.evaluate.texts import read_pair
 
-COLUMNS = ("set", "WER (S/D/I/N)", "decoding", "RTF", "model", "command", "commit", "hardware")
+COLUMNS = ("set", "WER (S/D/I/N)", "CER", "decoding", "RTF", "model", "command", "commit", "hardware")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class SetResult:
         """A row of RESULTS.md, under `COLUMNS`."""
         errors = f"{format_counts(self.score.counts)}, {self._interval()}"
         factor = f"{self.real_time_factor or 0:.3f}"
-        cells = (self.name, errors, self.decoding, factor, self.model, f"`{command()}`", commit(), hardware())
+        letters = format_counts(self.score.characters)
+        cells = (self.name, errors, letters, self.decoding, factor, self.model, f"`{command()}`", commit(), hardware())
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -147,13 +148,15 @@ def program() -> str:
 
 
 def hardware() -> str:
-    """Processor and threads, or the GPU."""
+    """Processor and threads, or the GPU, of this process and how many there are like it."""
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    others = f"{ranks} processes, each " if ranks > 1 else ""
     if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+        return others + torch.cuda.get_device_name()
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
     except OSError:
         pass
-    return f"{torch.get_num_threads()} x {name}"
+    return f"{others}{torch.get_num_threads()} x {name}"

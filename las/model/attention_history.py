@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from las.errors import UserError
 from las.model.memory import Attention, AttentionConfig, Memory
+
+CACHED = 1 << 20  # numbers that a step of location attention works on at a time, on a CPU
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,22 @@ class LocationAttention(Attention):
         """The energies e (B, K, S), all of an utterance larger by the same number, which the softmax does not see.
 
         tanh x = 2 sigmoid(2 x) - 1, and a sigmoid costs a tenth of a tanh (torch 2.11 on a CPU). On a CPU one
-        utterance at a time in the same memory, which then stays in the cache.
+        utterance and a stretch of its frames at a time, in the same memory, which then stays in the cache.
         """
         batch, beams, frames, _ = seen.shape
-        step = 1 if seen.device.type == "cpu" else batch
-        mixed = keys.new_empty(step, beams, frames, keys.shape[2])
-        rows = mixed.view(-1, keys.shape[2])
+        width, cpu = keys.shape[2], seen.device.type == "cpu"
+        step, stretch = (1, max(1, CACHED // (beams * width))) if cpu else (batch, frames)
+        room = keys.new_empty(step * beams * min(stretch, frames) * width)
         places, weight = self.place.weight.t().to(keys.dtype), 2 * self.energy.weight[0].to(keys.dtype)
         energy = keys.new_empty(batch, beams, frames)
-        for first in range(0, batch, step):
-            part = slice(first, first + step)
-            torch.add(keys[part].unsqueeze(1), query[part].unsqueeze(2), out=mixed)  # (step, K, S, A)
-            rows.addmm_(seen[part].reshape(len(rows), -1), places, beta=2.0, alpha=2.0).sigmoid_()
-            torch.mv(rows, weight, out=energy[part].view(-1))
+        for first, begin in product(range(0, batch, step), range(0, frames, stretch)):
+            part, span = slice(first, first + step), slice(begin, begin + stretch)
+            looked = seen[part, :, span].reshape(-1, seen.shape[3])  # (rows, channels)
+            rows = room[: len(looked) * width].view(-1, width)
+            mixed = rows.view(step, beams, -1, width)
+            torch.add(keys[part, span].unsqueeze(1), query[part].unsqueeze(2), out=mixed)  # (step, K, stretch, A)
+            rows.addmm_(looked, places, beta=2.0, alpha=2.0).sigmoid_()
+            energy[part, :, span] = torch.mv(rows, weight).view(step, beams, -1)
         return energy
 
 

@@ -7,7 +7,7 @@ that ends leaves the beam. A beam of 1 is greedy search. One step, of each utter
    sentence before the least length and where `end_threshold` forbids it, a token that would repeat an n-gram, and at
    the greatest length all but the end.
 2. Of each beam the end and the C other tokens whose weighted sums are highest are its candidates; C is the beam, or
-   `ctc_candidates` where that is more and there are candidate scorers. These score the candidates alone.
+   `ctc_candidates` where there are candidate scorers. These score the candidates alone.
 3. The K best of all beams' candidates stay, by everything added up since the beginning.
 
 Equal scores: the earlier parent beam, then the smaller token id, comes first. An utterance is done as soon as none of
@@ -42,7 +42,7 @@ class SearchConfig:
     ctc_weight: float = (
         0.3  # share of the CTC branch in the log-probability, where the model has one; the rest is the speller's
     )
-    ctc_candidates: int = 20  # tokens of each beam that CTC is asked about, those the speller likes best; at least beam
+    ctc_candidates: int = 20  # tokens of each beam that CTC is asked about, those the speller likes best
     longest: float = 1.0  # most tokens of a transcript for each listener frame
     whole: float = 0.0  # s; a longer recording is decoded in pieces, cut at pauses; 0: the model's longest training
     # utterance, at least 3 and at most 30, which training writes here; where it did not, 30
@@ -294,7 +294,7 @@ def _choose(
     scored: _Scored, parts: Sequence[Part], refine: Sequence[Part], beams: _Beams, config: SearchConfig, end: int
 ) -> _Chosen:
     """The best candidates; the states of `refine` in `beams` move on."""
-    number = max(config.beam, config.ctc_candidates) if refine else config.beam
+    number = config.ctc_candidates if refine else config.beam
     candidates = _propose(scored.together, number, end)  # (B', K, C)
     values = scored.together.gather(2, candidates)
     single = []

@@ -53,14 +53,15 @@ def test_a_row_has_a_cell_for_every_column(result, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/las", "evaluate", "시험=data/a b", "--model", "x|y"])
     cells = [cell.strip() for cell in result.row().replace("\\|", "¦").strip("|").split("|")]
     assert len(cells) == len(COLUMNS)
-    assert cells[:5] == [
+    assert cells[:6] == [
         "시험",
         "33.33% (S 1 D 0 I 0 / N 3), 95% 0.00-50.00% (2 speakers)",
+        "9.09% (S 1 D 0 I 0 / N 11)",
         "beam 8, style basic",
         "0.050",
         "digits",
     ]
-    assert cells[5] == "`las evaluate '시험=data/a b' --model 'x¦y'`"
+    assert cells[6] == "`las evaluate '시험=data/a b' --model 'x¦y'`"
     assert "\n" not in result.row()
 
 
@@ -126,6 +127,12 @@ def test_the_program_names_itself_where_it_is_not_installed(monkeypatch):
 
     monkeypatch.setattr(report, "version", absent)
     assert program() == "las, not installed"
+
+
+def test_the_hardware_of_all_ranks_is_named(monkeypatch):
+    alone = hardware()
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert hardware() == f"4 processes, each {alone}"
 
 
 def test_the_hardware_is_named():

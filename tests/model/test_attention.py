@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from las.errors import UserError
+from las.model import attention_history
 from las.model.attention import CONFIGS, KINDS
 from las.model.attention_content import (
     AdditiveAttention,
@@ -111,7 +112,9 @@ def test_location_by_eye():
 
 
 @torch.no_grad()
-def test_location_equals_its_formula_frame_by_frame():
+@pytest.mark.parametrize("cached", [1 << 20, 24, 1])  # all frames at a time, three, one
+def test_location_equals_its_formula_frame_by_frame(cached, monkeypatch):
+    monkeypatch.setattr(attention_history, "CACHED", cached)
     attention, questions, frames = made("location")
     _, weights = steps(attention, questions, attention.remember(frames, VALID))
     for row, length in enumerate(LENGTHS.tolist()):

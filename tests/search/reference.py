@@ -35,7 +35,7 @@ def reference_search(
     """`finish` is what is added to the score of a transcript that ends."""
     living: list[tuple[Tokens, float]] = [((), 0.0)]
     ended: list[Found] = []
-    most = max(config.beam, config.ctc_candidates) if refine else config.beam
+    most = config.ctc_candidates if refine else config.beam
     for length in range(limit + 1):
         continuations = []
         for tokens, total in living:  # the earlier parent first
