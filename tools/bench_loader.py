@@ -28,7 +28,8 @@ import torch
 from las.data.augment import AugmentConfig
 from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import Utterance
-from las.data.shards import read_index, write_shards
+from las.data.sharding import write_shards
+from las.data.shards import read_index
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
 RATE = 16_000  # Hz

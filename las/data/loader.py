@@ -11,10 +11,11 @@ import os
 import random
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Queue
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -136,7 +137,7 @@ class Loader:
             _Planned(self.reader, [plan[place] for place in places], number),
             batch_size=None,
             num_workers=workers,
-            collate_fn=_sent,
+            collate_fn=_sent,  # type: ignore[arg-type]  # of one, because batch_size is None
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # else starting workers draws from the global generator
             worker_init_fn=_leave_signals_to_parent,
@@ -233,7 +234,7 @@ class _Planned(Dataset):
 
 
 def _sent(found: tuple[Batch | None, list[Leaving]]) -> _Sent:
-    """A batch by its parts: torch takes a millisecond to hand over a tensor, however small, so only the waves are one."""
+    """A batch by its parts: torch takes a millisecond to hand over a tensor, however small; only the waves are one."""
     batch, leavings = found
     if batch is None:
         return None, leavings
@@ -255,32 +256,14 @@ Item = TypeVar("Item")
 def _ahead(items: Iterator[Item]) -> Iterator[Item]:
     """The same items, fetched by a thread: to take a batch over from a worker means to wait until the worker has its
     turn on a core, which on a busy machine takes longer than a step of a small model."""
-    fetched: Queue[tuple[Item | None, BaseException | None]] = Queue()
-    room = threading.Semaphore(2)  # items that wait here
-    stopped = threading.Event()
-
-    def fetch() -> None:
-        try:
-            while room.acquire() and not stopped.is_set():
-                fetched.put((next(items), None))
-        except BaseException as error:  # StopIteration too; raised again where the items are wanted
-            fetched.put((None, error))
-
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
+    thread = ThreadPoolExecutor(1)
     try:
-        while True:
-            item, error = fetched.get()
-            room.release()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield cast(Item, item)
+        waiting = deque(thread.submit(next, items, None) for _ in range(2))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, items, None))
+            yield item
     finally:
-        stopped.set()
-        room.release()
-        thread.join()
+        thread.shutdown(cancel_futures=True)
 
 
 def _leave_signals_to_parent(worker: int) -> None:

@@ -63,6 +63,10 @@ class World:
         self._reduce(summed)
         return summed.tolist()
 
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        self.add([0.0], torch.device("cpu"))
+
     def gather(self, state: Tensor, device: torch.device) -> list[Tensor]:
         """A tensor of every rank, all of one shape, by rank."""
         if self.size == 1:
@@ -142,7 +146,7 @@ def _told(world: World) -> Iterator[None]:
         cause = str(error).splitlines()[0]
         raise UserError(
             f"rank {world.rank} of {world.size}: another rank is gone or does not answer ({cause}); "
-            "its own message says why; continue with --resume"
+            "its own message says why; start again, a training with --resume"
         ) from None
 
 

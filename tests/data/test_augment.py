@@ -20,7 +20,8 @@ from las.data.augment import (
 )
 from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import Utterance
-from las.data.shards import read_index, write_shards
+from las.data.sharding import write_shards
+from las.data.shards import read_index
 from las.errors import UserError
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
