@@ -42,18 +42,15 @@ class World:
         if self.size == 1:
             return
         parameters = list(parameters)
-        device = parameters[0].device
-        there = torch.tensor([float(one.grad is not None) for one in parameters], device=device)
-        self._reduce(there)
-        used = [one for one, count in zip(parameters, there.tolist(), strict=True) if count]
-        for one in used:
-            if one.grad is None:
-                one.grad = torch.zeros_like(one)
-        for bucket in _buckets([one.grad for one in used if one.grad is not None]):
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        there = torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device)
+        for bucket in _buckets([*gradients, there]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             self._reduce(flat)
             for gradient, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
+        for one, gradient, count in zip(parameters, gradients, there.tolist(), strict=True):
+            one.grad = gradient if count else None
 
     def add(self, figures: Sequence[float], device: torch.device) -> list[float]:
         """Figures, each summed over the ranks."""
