@@ -26,6 +26,12 @@ class Batch:
         tensors = {name: getattr(self, name).to(device) for name in ("waves", "samples", "tokens", "lengths")}
         return replace(self, **tensors)
 
+    def rows(self, start: int, end: int) -> Batch:
+        """The utterances from `start` to before `end`, padded only as far as the longest of these."""
+        samples, lengths = self.samples[start:end], self.lengths[start:end]
+        waves = self.waves[start:end, : int(samples.max())]
+        return Batch(self.ids[start:end], waves, samples, self.tokens[start:end, : int(lengths.max())], lengths)
+
 
 def pad(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Stack 1-D tensors of unequal length: (B, longest) padded with zeros, and their lengths (B,).

@@ -34,3 +34,13 @@ def test_to_moves_every_tensor_and_keeps_the_ids():
     one = batch().to("meta")
     assert one.ids == ["하나", "b"]
     assert {tensor.device.type for tensor in (one.waves, one.samples, one.tokens, one.lengths)} == {"meta"}
+
+
+def test_some_rows_are_padded_as_far_as_they_need():
+    last = batch().rows(1, 2)
+    assert last.ids == ["b"]
+    assert last.waves.tolist() == [[1]]
+    assert last.tokens.tolist() == [[8, 9]]
+    first = batch().rows(0, 1)
+    assert (first.waves.tolist(), first.tokens.tolist()) == ([[1, 1, 1]], [[7]])
+    assert (first.samples.tolist(), first.lengths.tolist()) == ([3], [1])

@@ -84,6 +84,7 @@ def test_the_whole_run_config_round_trips(tmp_path):
         ("train.precision=fp8", "train.precision 'fp8': wanted one of fp32, bf16"),
         ("model.frontend.hop=0.1", "frontend.hop 0.1 s exceeds frontend.window 0.025 s"),
         ("search.beam=0", "search.beam 0 must be at least 1"),
+        ("data.batch_grid=-1", "data.batch_grid -1 must be 0 or more"),
         ("data.batch_seconds=0", "data: batch_seconds, batch_utterances, longest and neighbours must be above 0"),
         ("data.leave_out=2", "data: workers must be 0 or more, leave_out between 0 and 1"),
         ("data.workers=-1", "data: workers must be 0 or more, leave_out between 0 and 1"),

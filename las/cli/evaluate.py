@@ -103,6 +103,7 @@ def tune(
 ) -> None:
     """Choose search weights on a development set, decoding it once: las tune shards/dev --model run/model --write."""
     from las.recipe import tuning
+    from las.recipe.models import check_writable
 
     named, changes = sets_and_settings(words)
     if len(named) > 1:
@@ -110,7 +111,7 @@ def tune(
     [path] = named.values()
     names = [name.strip() for name in vary.split(",") if name.strip()]
     if write:
-        tuning.check_writable(model)
+        check_writable(model)
     with progress_bar("decoding", None) as bar:
         tuned = tuning.tune_model(model, path, names, hypotheses, device, changes, bar)
     print(tuning.surface(tuned))
@@ -132,9 +133,12 @@ def calibrate(
 ) -> None:
     """Fit how sure a model may be of its words: las calibrate shards/dev --model run/model --write."""
     from las.recipe import calibration
+    from las.recipe.models import check_writable
 
     named = named_sets(sets)
     checked = named_sets([check]) if check is not None else {}
+    if write:
+        check_writable(model)
     with progress_bar("decoding", None) as bar:
         fitted, judged = calibration.calibrate(model, named, sister or [], device, bar)
     with progress_bar("checking", None) as bar:

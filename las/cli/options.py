@@ -43,27 +43,30 @@ def write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def sets_and_settings(words: list[str]) -> tuple[dict[str, Path], list[str]]:
+def sets_and_settings(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """Named sets, and the words among them that set how they are decoded and scored."""
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]
     return named_sets([word for word in words if word not in changes]), changes
 
 
-def named_sets(words: list[str]) -> dict[str, Path]:
-    """Sets to evaluate by name: the one they are given, or that of the folder or manifest."""
+def named_sets(words: list[str]) -> dict[str, str]:
+    """Sets by name, the one they are given or that of the folder or manifest: a path or an address of shards."""
+    from las.data.store import is_remote
+
     if not words:
         raise typer.BadParameter("name at least one set to evaluate", param_hint="SET")
-    sets: dict[str, Path] = {}
+    sets: dict[str, str] = {}
     for word in words:
-        name, _, path = word.partition("=") if "=" in word and not Path(word).exists() else ("", "", word)
-        found = Path(path).resolve()
-        if not found.exists():
+        whole = "=" not in word or is_remote(word.partition("=")[0]) or Path(word).exists()
+        name, _, path = ("", "", word) if whole else word.partition("=")
+        found = Path(path.rstrip("/")) if is_remote(path) else Path(path).resolve()
+        if not is_remote(path) and not found.exists():
             known = "" if not name else f", and {name!r} is no setting (search.KEY or style)"
             raise UserError(f"{word}: no such folder of shards or manifest: {path}{known}")
-        name = name or (found.name if found.is_dir() else found.stem)
+        name = name or (found.stem if found.is_file() else found.name)
         if name in sets:
             raise UserError(f"{sets[name]} and {path} are both called {name!r}; name sets as NAME=SET")
-        sets[name] = Path(path)
+        sets[name] = path
     return sets
 
 
@@ -79,13 +82,18 @@ def run_settings(
         return None
     if output_dir is None:
         raise typer.BadParameter("name the run's folder", param_hint="--output-dir")
+    path, changes = config_and_settings(words)
+    if resume and path is None:
+        path = output_dir / "config.yaml"
+    return settings.load(kind, path, changes)
+
+
+def config_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
+    """The config that is named, if one is, and the `key=value` words beside it."""
     files = [word for word in words if "=" not in word]
     if len(files) > 1:
         raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
-    path = Path(files[0]) if files else None
-    if resume and path is None:
-        path = output_dir / "config.yaml"
-    return settings.load(kind, path, [word for word in words if "=" in word])
+    return Path(files[0]) if files else None, [word for word in words if "=" in word]
 
 
 def _plain(value: Any) -> str:

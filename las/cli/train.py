@@ -1,12 +1,15 @@
-"""`las train`: a recogniser from shards."""
+"""`las train`: a recogniser from shards; `las plan`: what that will need."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
-from las.cli.options import Keys, Resume, RunFolder, RunWords, run_settings
-from las.cli.progress import TrainingBar
+import typer
+
+from las.cli.options import Keys, Resume, RunFolder, RunWords, config_and_settings, run_settings
+from las.cli.progress import TrainingBar, progress_bar
 
 
 def train(words: RunWords = None, output_dir: RunFolder = None, resume: Resume = False, keys: Keys = False) -> None:
@@ -25,6 +28,28 @@ def train(words: RunWords = None, output_dir: RunFolder = None, resume: Resume =
         folder = training.train(config, output_dir, resume, bar)
     if leads:
         print(folder)
+
+
+def plan(
+    words: RunWords = None,
+    measured: Annotated[
+        bool, typer.Option("--try", help="Make some updates on the device, the largest batch first.")
+    ] = False,
+) -> None:
+    """What a run will need: las plan conf.yaml data.batch_seconds=80."""
+    from las import config as settings
+    from las.recipe import plan as planning
+    from las.recipe.config import RunConfig
+
+    path, changes = config_and_settings(words or [])
+    found = planning.plan(settings.load(RunConfig, path, changes))
+    print(planning.render(found))
+    if measured:
+        from las.recipe.trial import attempt
+
+        with progress_bar("trying", None) as bar:
+            trial = attempt(found, bar)
+        print(trial.render(found.config.train.epochs * found.updates))
 
 
 def _installed(name: str) -> bool:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from las import audio
 from las.data.manifest import read_manifest
-from las.data.shards import Entry, Index, read_index, read_sample
+from las.data.shards import Entry, Index, holds_shards, read_index, read_sample
 from las.errors import UserError
 from las.text.normalize import nfc
 from las.text.tokenizer import Tokenizer
@@ -72,12 +72,12 @@ class Case:
 
 
 def examine(
-    sets: Mapping[str, Path],
+    sets: Mapping[str, str | Path],
     tokenizer: Tokenizer | None = None,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, object]:
-    """A report on named sets, folders of shards or manifests: {"sets": what they hold, "findings": cause -> cases}.
+    """A report on named sets, shards or manifests: {"sets": what they hold, "findings": cause -> cases}.
 
     Every recording is decoded, by `workers` threads; `progress(done, total)` is called after each. Findings about
     characters the `tokenizer` cannot write come only where one is given. Raises `UserError` where a set cannot be read
@@ -129,9 +129,9 @@ def to_json(report: Mapping[str, object]) -> str:
 # -------------------------------------------------------------------------------------------------------- measuring
 
 
-def _reads(name: str, path: Path) -> Iterator[Callable[[], Facts]]:
+def _reads(name: str, path: str | Path) -> Iterator[Callable[[], Facts]]:
     """What measures each utterance of a set, when called."""
-    if not path.is_dir():
+    if not holds_shards(path):
         for utterance in read_manifest(path, check_audio=False):
             known = Facts(name, utterance.id, nfc(utterance.text), utterance.speaker)
             yield partial(_measure, known, utterance.audio)

@@ -46,6 +46,8 @@ class LoaderConfig:
     tokenizer: str = ""  # model file of the tokens, made by `las tokenizer`
     batch_seconds: float = 160.0  # s of padded audio in a batch, at most; as recorded, before a change of speed
     batch_utterances: int = 64  # utterances in a batch, at most
+    batch_grid: float = 0.0  # padded s x characters of the longest transcript in a batch, at most: what attention that
+    #                          looks at every frame for every token takes memory for (`las plan`); 0: not bounded
     longest: float = 35.0  # s; longer utterances are left out of training, and counted
     neighbours: int = 2000  # utterances sorted by length together; more: less padding, less chance
     sorted_first: bool = False  # the first epoch goes from short to long
@@ -55,6 +57,8 @@ class LoaderConfig:
     def __post_init__(self) -> None:
         if min(self.batch_seconds, self.batch_utterances, self.longest, self.neighbours) <= 0:
             raise UserError("data: batch_seconds, batch_utterances, longest and neighbours must be above 0")
+        if self.batch_grid < 0:
+            raise UserError(f"data.batch_grid {self.batch_grid:g} must be 0 or more")
         if self.workers < 0 or not 0 <= self.leave_out <= 1:
             raise UserError("data: workers must be 0 or more, leave_out between 0 and 1")
 
@@ -92,6 +96,7 @@ class Loader:
                 self.ledger.leave("longer than data.longest", entry.id, f"{entry.seconds:.1f} s")
             else:
                 self.entries.append(entry)
+        self.planned: tuple[tuple[int, int], list[list[Entry]]] = ((-1, 0), [])  # epoch and ranks; the last plan
         self.ledger.check(len(index), config.leave_out, "raise data.longest, or cut the recordings")
         if not self.entries:
             raise UserError(f"{index.root}: no utterance to load ({self.ledger or 'the index is empty'})")
@@ -105,8 +110,13 @@ class Loader:
         """The batches of an epoch, every utterance in exactly one of them; they hang on seed and epoch alone.
 
         Each `ranks` neighbours, which as many processes train on at the same time, are of like length, so that none
-        waits for long.
+        waits for long. The last plan is kept: the training loop asks for it, and so does `batches`.
         """
+        if self.planned[0] != (epoch, ranks):
+            self.planned = (epoch, ranks), self._plan(epoch, ranks)
+        return self.planned[1]
+
+    def _plan(self, epoch: int, ranks: int) -> list[list[Entry]]:
         order = list(self.entries)
         chance = random.Random(f"{self.seed} {epoch}")
         if not self.shuffle or (self.config.sorted_first and epoch == 0):
@@ -157,12 +167,16 @@ class Loader:
 
 
 def _cut(entries: list[Entry], config: LoaderConfig) -> list[list[Entry]]:
-    """Cut a list, shortest first, into batches within the budget of padded seconds."""
+    """Cut a list, shortest first, into batches within the budget of padded seconds and of these times characters."""
     batches: list[list[Entry]] = []
+    characters = 0  # of the longest transcript in the last batch
     for entry in entries:
         full = not batches or len(batches[-1]) >= config.batch_utterances
-        if full or (len(batches[-1]) + 1) * entry.seconds > config.batch_seconds:
+        seconds = 0.0 if full else (len(batches[-1]) + 1) * entry.seconds
+        characters = max(characters, entry.characters)
+        if full or seconds > config.batch_seconds or 0 < config.batch_grid < seconds * characters:
             batches.append([])
+            characters = entry.characters
         batches[-1].append(entry)
     return batches
 

@@ -131,7 +131,7 @@ class _Job:
     def check(self, ledger: Ledger) -> None:
         ledger.check(len(self.utterances), self.limit, WAY_OUT)
 
-    def prepare(self, utterances: Sequence[Utterance]) -> Generator[tuple[Utterance, _Prepared | _Left]]:
+    def prepare(self, utterances: Sequence[Utterance]) -> Generator[tuple[Utterance, _Prepared | _Left], None, None]:
         """Utterances with what is to be written of them; soon after too many are left out, it raises `UserError`."""
         ledger = Ledger()
         with closing(_prepare_all(utterances, self.encode, self.rate, self.workers)) as prepared:

@@ -87,6 +87,15 @@ class Sample:
     speaker: str | None
 
 
+def holds_shards(place: str | Path) -> bool:
+    """Whether a set is a folder of shards, here or at an address, and not a manifest.
+
+    >>> holds_shards("s3://bucket/test"), holds_shards("test.jsonl")
+    (True, False)
+    """
+    return store.is_remote(str(place)) or os.path.isdir(place)
+
+
 def read_index(folder: str | Path, cache: str = "") -> Index:
     """The index of a folder of shards or of an address where such a folder lies: http(s) or what fsspec knows.
 

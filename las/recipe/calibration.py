@@ -7,7 +7,7 @@ each decodes the speakers it does not know, and the map fitted on them all is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,11 @@ class Judged:
 
 
 def calibrate(
-    model: str, sets: dict[str, Path], sisters: Sequence[str], device: str, progress: Callable[[float, float], None]
+    model: str,
+    sets: Mapping[str, str | Path],
+    sisters: Sequence[str],
+    device: str,
+    progress: Callable[[float, float], None],
 ) -> tuple[ConfidenceMap, list[Judged]]:
     """The map for `model`, and the sets it was fitted on; set n is decoded by sister n, without sisters by the model.
 
@@ -65,7 +69,7 @@ def calibrate(
     return confidence.fit(evidence, right), judged
 
 
-def judge(model: str, name: str, path: Path, device: str, progress: Callable[[float, float], None]) -> Judged:
+def judge(model: str, name: str, path: str | Path, device: str, progress: Callable[[float, float], None]) -> Judged:
     """What a model's words in a set are made of, and which are right. Words that its style leaves out do not count."""
     recognizer, config = open_model(model, device)
     rows = list(_judged_words(recognizer, path, config.style, progress))
@@ -75,7 +79,7 @@ def judge(model: str, name: str, path: Path, device: str, progress: Callable[[fl
 
 
 def _judged_words(
-    recognizer: Recognizer, path: Path, style: str, progress: Callable[[float, float], None]
+    recognizer: Recognizer, path: str | Path, style: str, progress: Callable[[float, float], None]
 ) -> Iterator[tuple[tuple[float, ...], bool]]:
     recordings, total = recordings_of(path)
     known: list[tuple[str, str, str | None]] = []

@@ -17,7 +17,7 @@ import torch
 from las import audio
 from las.audio import Source
 from las.data.manifest import read_manifest
-from las.data.shards import Entry, Index, read_index, read_sample
+from las.data.shards import Entry, Index, holds_shards, read_index, read_sample
 from las.evaluate.media import Attention, Media
 from las.evaluate.report import SetResult
 from las.evaluate.score import score
@@ -33,12 +33,12 @@ REPORT_PICTURES = 200  # utterances of a set whose attention is pictured
 def evaluate_set(
     recognizer: Recognizer,
     name: str,
-    path: Path,
+    path: str | Path,
     style: str,
     on_progress: Callable[[float, float], None] | None = None,
     world: World = ALONE,
 ) -> SetResult:
-    """Transcribe a set, a folder of shards or a manifest, and score it. `on_progress` gets seconds done and in all.
+    """Transcribe a set, shards or a manifest, and score it. `on_progress` gets seconds done and in all.
 
     The ranks of `world` each transcribe a part, and all have the whole result.
     """
@@ -80,9 +80,9 @@ class _Recording(NamedTuple):
     source: Source
 
 
-def recordings_of(path: Path, world: World = ALONE) -> tuple[Iterator[_Recording], float]:
+def recordings_of(path: str | Path, world: World = ALONE) -> tuple[Iterator[_Recording], float]:
     """The recordings of a set that are this rank's, read when they are asked for, and the set's seconds."""
-    if path.is_dir():
+    if holds_shards(path):
         index = read_index(path)
         return (_from_shard(index, entry) for entry in index.entries[world.rank :: world.size]), index.seconds
     utterances = read_manifest(path)
@@ -105,7 +105,7 @@ def sources_of(recordings: Iterable[_Recording], known: list[tuple[str, str, str
         yield one.source
 
 
-def illustrate(recognizer: Recognizer, result: SetResult, path: Path, folder: Path) -> dict[str, Media]:
+def illustrate(recognizer: Recognizer, result: SetResult, path: str | Path, folder: Path) -> dict[str, Media]:
     """Recordings and pictures of a set's utterances for a report in `folder`, those with most errors first.
 
     Recordings go into the report while there is room; after that a manifest's are linked to, a shard's left out.
@@ -129,9 +129,9 @@ def illustrate(recognizer: Recognizer, result: SetResult, path: Path, folder: Pa
     return media
 
 
-def _recordings(ids: list[str], path: Path) -> Iterator[tuple[str, Callable[[], bytes], str]]:
+def _recordings(ids: list[str], path: str | Path) -> Iterator[tuple[str, Callable[[], bytes], str]]:
     """Utterances of a set in the order of `ids`: id, what reads its audio file, the file's path where it has one."""
-    if path.is_dir():
+    if holds_shards(path):
         index = read_index(path)
         entries = {entry.id: entry for entry in index.entries}
         for id in ids:

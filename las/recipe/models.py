@@ -43,6 +43,12 @@ def pretrained() -> list[Path]:
     return sorted(path.parent for path in PRETRAINED.glob(f"*/{checkpoint.CONFIG}"))
 
 
+def check_writable(name: str) -> None:
+    """Raise `UserError` for a model that ships: what is installed is not changed."""
+    if find_model(name) in pretrained():
+        raise UserError(f"--write: {name} ships with las and is not changed; copy its folder and name the copy")
+
+
 def open_model(
     name: str | Path, device: str | torch.device = "auto", overrides: Sequence[str] = ()
 ) -> tuple[Recognizer, RunConfig]:

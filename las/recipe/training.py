@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -76,7 +76,7 @@ def _train(
     valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0)
     plans = (len(loader.plan(epoch)) for epoch in range(config.train.epochs))
     check_growth_ends(config.train.growth, (-(-plan // (config.train.accumulate * world.size)) for plan in plans))
-    if config.model.ctc:
+    if config.model.ctc and state is None:
         check_ctc_paths(loader, tokenizer, config.model)
     model = LAS(config.model, tokenizer.size)
     if state is None and config.init:
@@ -94,12 +94,7 @@ def _train(
         )  # what cannot work should fail now: not after the first epoch, and before the folder is taken
         if world.leads:
             run_folder.claim(config, folder)
-    shares = None
-    if config.train.objective.smoothing == "unigram":
-        texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
-        shares = token_shares(texts, tokenizer.size, EOS)
-    mwer = _mwer(recognizer, config) if config.train.mwer.hypotheses else None
-    trainer = Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares, mwer, world)
+    trainer = build_trainer(config, recognizer, loader, validate, folder, reporter, world)
     if state is not None:
         trainer.restore(state)
     with closing(trainer.log):
@@ -117,6 +112,26 @@ def _train(
     text = settings.to_yaml(replace(config, search=search))
     checkpoint.write_model(folder / "model", text, weights, tokenizer.to_bytes(), tokenizer.size, card)
     return folder / "model"
+
+
+def build_trainer(
+    config: RunConfig,
+    recognizer: Recognizer,
+    loader: Loader,
+    validate: Callable[[], Validation],
+    folder: Path,
+    reporter: Reporter,
+    world: World,
+) -> Trainer:
+    """What trains the recogniser's model, with all that `config` asks for beside the batches."""
+    tokenizer, shares, mwer = recognizer.tokenizer, None, None
+    if config.train.objective.smoothing == "unigram":
+        texts = (tokenizer.encode(text) for _, text in loader.texts(CHECKED_TEXTS))
+        shares = token_shares(texts, tokenizer.size, EOS)
+    if config.train.mwer.hypotheses:
+        mwer = _mwer(recognizer, config)
+    model = recognizer.model
+    return Trainer(model, loader, validate, config.train, folder, BOS, EOS, reporter, shares, mwer, world)
 
 
 def _mwer(recognizer: Recognizer, config: RunConfig) -> Mwer:

@@ -18,10 +18,10 @@ import torch
 from las import audio, checkpoint
 from las import config as settings
 from las.batch import pad
-from las.data.shards import Entry, Index, read_index, read_sample
+from las.data.shards import Entry, Index, holds_shards, read_index, read_sample
 from las.errors import UserError
 from las.recipe.config import RunConfig
-from las.recipe.models import find_model, open_model, pretrained
+from las.recipe.models import find_model, open_model
 from las.search.beam import SearchConfig
 from las.text.alignment import align
 from las.text.normalize import normalize
@@ -199,7 +199,7 @@ def summary(tuned: Tuned) -> str:
 
 def tune_model(
     name: str,
-    path: Path,
+    path: str | Path,
     names: Sequence[str],
     hypotheses: int,
     device: str,
@@ -212,19 +212,13 @@ def tune_model(
     """
     if unknown := [one for one in names if one not in GRIDS]:
         raise UserError(f"--vary {unknown[0]}: wanted some of {', '.join(GRIDS)}")
-    if not path.is_dir():
+    if not holds_shards(path):
         raise UserError(f"{path}: wanted a folder of shards; `las shard` makes one of a manifest")
     _, config = open_model(name, device, overrides)
     search = search_for_lists(config.search, names)
     weights = [f"search.{one}={getattr(search, one):g}" for one in PARTS]
     recognizer, _ = open_model(name, device, [*overrides, *weights])
     return tune(decode(recognizer, read_index(path), config.style, hypotheses, progress), config.search, names)
-
-
-def check_writable(name: str) -> None:
-    """Raise `UserError` for a model that ships: what is installed is not changed."""
-    if find_model(name) in pretrained():
-        raise UserError(f"--write: {name} ships with las and is not changed; copy its folder and tune the copy")
 
 
 def write_search(name: str, tuned: Tuned, overrides: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """The training loop: batches in, better weights out.
 
-RUN/log.jsonl                  a line every few updates and at every validation
+RUN/log.jsonl                  a line every few updates, at every validation, and where memory was short
 RUN/checkpoints/000120.safetensors   weights of the best validations, to be averaged
 RUN/attention/000120.png       where the speller looked in one fixed utterance
 RUN/tensorboard/               the same figures for TensorBoard
@@ -37,14 +37,17 @@ from las.train.noise import weight_noise
 from las.train.objectives import Losses, ObjectiveConfig, guide, losses
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
 from las.train.picture import draw_attention
+from las.train.pieces import Pieces, in_pieces
 from las.train.run_folder import STATE, WEIGHTS, forget_weights
 from las.train.sampling import SamplingConfig
 from las.train.span import check_span, is_on
+from las.train.sums import Sums
 from las.train.watch import Watch, measure
 
 PRECISIONS = ("fp32", "bf16")
 LOG_EVERY = 10  # updates
 ALONE = World()
+MEMORY_WAY_OUT = "lower data.longest, or train where there is more memory"
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Trainer:
         self.model, self.loader, self.validate, self.config, self.folder = model, loader, validate, config, folder
         self.begin, self.end, self.reporter = begin, end, reporter
         self.device = model.frontend.mean.device
+        self.rate = model.config.frontend.sample_rate  # Hz
         assert (config.objective.smoothing == "unigram") == (shares is not None)
         self.shares = shares if shares is None else shares.to(self.device)
         assert (config.mwer.hypotheses > 0) == (mwer is not None)
@@ -163,8 +167,10 @@ class Trainer:
         self.needed: deque[set[Path]] = deque(maxlen=2)  # weights that the last two states name
         self.ledger = Ledger()
         self.log = Log(folder, silent=not world.leads)
+        self.parameters = list(model.parameters())
         self.waited = 0.0  # s for the loader, since this start
         self.before = 0.0  # s of training before it
+        self.split_told = False  # whether this start has told of a batch that did not fit
         for part in (WEIGHTS, "attention") if world.leads else ():
             (folder / part).mkdir(exist_ok=True)
 
@@ -178,7 +184,7 @@ class Trainer:
             for epoch in range(self.progress.epoch, self.config.epochs):
                 plan = self.loader.plan(epoch, self.world.size)
                 for end, group, missing in self._groups(epoch, plan):
-                    figures = self._update(group, len(plan), missing)
+                    figures = self.update(group, len(plan), missing)
                     self.progress.batch = end
                     self.progress.seconds = time.perf_counter() - started
                     self._tell(epoch, len(plan), figures)
@@ -204,6 +210,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "moving": self.moving.state(),
+            "ledgers": [self.world.gather_text(one.lines(), self.device) for one in self._ledgers()],
             "chance": self.world.gather(torch.get_rng_state(), self.device),
             "chance_cuda": self.world.gather(torch.cuda.get_rng_state(self.device), self.device) if cuda else None,
         }
@@ -222,6 +229,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.moving.restore(state["moving"])
         self.needed.append({self._weights(update) for *_, update in self.progress.best})
+        for ledger, ranks in zip(self._ledgers(), state["ledgers"], strict=True):
+            for lines in ranks if self.world.leads else ():
+                ledger.take(lines)
         if len(state["chance"]) != self.world.size:  # masks are drawn anew; what is trained on stays the same
             if self.world.leads:
                 self.reporter.warned(f"saved by {len(state['chance'])} ranks, resumed by {self.world.size}")
@@ -229,6 +239,9 @@ class Trainer:
         torch.set_rng_state(state["chance"][self.world.rank])
         if self.device.type == "cuda" and state["chance_cuda"] is not None:
             torch.cuda.set_rng_state(state["chance_cuda"][self.world.rank], self.device)
+
+    def _ledgers(self) -> tuple[Ledger, Ledger]:
+        return self.loader.ledger, self.ledger
 
     def _groups(self, epoch: int, plan: Sequence[Sequence[object]]) -> Iterator[tuple[int, list[Batch], int]]:
         """The batches of each update that are this rank's, with the place in the plan that comes after the update and
@@ -258,8 +271,12 @@ class Trainer:
             )
         progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0
 
-    def _update(self, group: list[Batch], plan: int, missing: int = 0) -> dict[str, float]:
-        """One step of the optimiser on the sum of some batches of every rank; figures of it are returned."""
+    def update(self, group: list[Batch], plan: int, missing: int = 0) -> dict[str, float]:
+        """One step of the optimiser on the sum of some batches of every rank; figures of it are returned.
+
+        `plan` is the number of batches in the epoch, `missing` of utterances that could not be read. No figures where
+        nothing is left to train on.
+        """
         config, progress = self.config, self.progress
         updates = config.epochs * -(-plan // (config.accumulate * self.world.size))
         rate = rate_at(progress.update, updates, config.optimizer) * progress.plateau.share
@@ -274,34 +291,52 @@ class Trainer:
         heard = sum(len(batch) for batch in group)
         own = sum(int(batch.lengths.sum()) for batch in group) + heard
         tokens, heard, left = map(int, self.world.add([own, heard, missing], self.device))
-        progress.heard, progress.left = progress.heard + heard, progress.left + left
+        progress.left += left
         if not tokens:
             return {}
         with weight_noise(self.model, config.weight_noise if noisy else 0.0):
-            found = [self._backward(batch, tokens) for batch in group]
-        self.world.add_gradients(self.model.parameters())
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip or float("inf"))
+            found = [self._fitting(batch, tokens) for batch in group]
+        sums = Sums.of(found, self.rate, self.world, self.device)
+        self._tell_memory(sums)
+        progress.heard, progress.left = progress.heard + sums.heard, progress.left + heard - sums.heard
+        if not sums.tokens:
+            return {}
+        self.world.add_gradients(self.parameters)
+        if sums.tokens < tokens:  # what did not fit is as if it had not been there
+            for value in self.parameters:
+                if value.grad is not None:
+                    value.grad.mul_(tokens / sums.tokens)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip or float("inf"))
         if not norm.isfinite():
             raise UserError(f"{self._where(group)}: the gradient is {norm.item()}; lower train.optimizer.rate")
         self.optimizer.step()
         self.moving.take_in(self.model)
         progress.update += 1
-        return {**self._sums(group, found, tokens, heard), "rate": rate, "gradient_norm": norm.item()}
+        self.progress.audio += sums.seconds
+        return {**sums.figures(self.mwer is not None), "rate": rate, "gradient_norm": norm.item()}
 
-    def _sums(self, group: list[Batch], found: list[Losses], tokens: int, heard: int) -> dict[str, float]:
-        """Figures of an update, over all ranks."""
-        rate = self.model.config.frontend.sample_rate
-        own = [
-            sum(one.speller.item() for one in found),
-            sum(one.ctc.item() for one in found),
-            sum(int(one.correct) for one in found),
-            sum(float(batch.samples.sum()) for batch in group) / rate,
-            sum(one.expected_errors.item() for one in found if one.expected_errors is not None),
-        ]
-        speller, ctc, correct, seconds, errors = self.world.add(own, self.device)
-        self.progress.audio += seconds
-        more = {"expected_errors": errors / heard} if self.mwer is not None else {}
-        return {"loss": speller / tokens, "ctc_loss": ctc / tokens, "accuracy": correct / tokens, **more}
+    def _fitting(self, batch: Batch, tokens: int) -> Pieces[Losses]:
+        """The gradient of a batch, in pieces where memory is short; an utterance too long for it is left out."""
+        found = in_pieces(batch, lambda piece: self._backward(piece, tokens), self.parameters, self.device)
+        for one in found.left:
+            self.loader.ledger.leave("does not fit into memory", one.ids[0], f"{one.waves.numel() / self.rate:.1f} s")
+        if found.left:
+            self.loader.ledger.check(len(self.loader.index), self.loader.config.leave_out, MEMORY_WAY_OUT)
+        return found
+
+    def _tell_memory(self, sums: Sums) -> None:
+        """Batches that did not fit into memory: every update that had some in the log, the first also to the user."""
+        if not sums.splits or not self.world.leads:
+            return
+        update, seconds = self.progress.update + 1, sums.split_seconds / sums.splits
+        self.log.write(update, "memory", {"splits": sums.splits, "seconds": seconds})
+        if not self.split_told:
+            self.split_told = True
+            self.reporter.warned(
+                f"update {update}: a batch of {seconds:.1f} s of padded audio did not fit into memory and was split in "
+                "two, which takes time (log.jsonl tells of each); lower data.batch_seconds "
+                f"({self.loader.config.batch_seconds:g}), or data.batch_grid for long transcripts"
+            )
 
     def _backward(self, batch: Batch, tokens: int) -> Losses:
         objective, update = self.config.objective, self.progress.update
@@ -312,8 +347,6 @@ class Trainer:
         found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares)
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
-        if update % LOG_EVERY == 0:
-            self.progress.watch.take_in(measure(output.weights, batch.lengths + 1, output.listened.lengths))
         share = objective.ctc_weight_at(update) if output.ctc_logits is not None else 0.0
         total = ((1 - share) * found.speller + share * found.ctc) / tokens
         if weight := objective.guide_weight_at(update):
@@ -326,6 +359,8 @@ class Trainer:
                 f"{self._where([batch])}: the loss is {total.item()}; lower train.optimizer.rate or check the data"
             )
         total.backward()
+        if update % LOG_EVERY == 0:
+            self.progress.watch.take_in(measure(output.weights, batch.lengths, output.listened.lengths))
         return found
 
     def _layers_at(self, update: int) -> int:
@@ -361,7 +396,8 @@ class Trainer:
             validation = self.validate()
             if self.world.leads:
                 write_weights(self._weights(progress.update), self.model.state_dict())
-        found = measure(validation.weights.unsqueeze(0), *torch.tensor(validation.weights.shape).unsqueeze(1))
+        tokens, frames = validation.weights.shape
+        found = measure(validation.weights.unsqueeze(0), torch.tensor([tokens - 1]), torch.tensor([frames]))
         figures = {"loss": validation.loss, "wer": validation.error_rate, **progress.watch.figures(found)}
         more = {"seconds": progress.seconds, **self._stage()}
         self.log.write(progress.update, "valid", {"epoch": progress.epoch, **figures, **more})

@@ -1,4 +1,4 @@
-"""What training makes small: the speller's cross-entropy and the CTC loss, both in float32.
+"""What training makes small: the speller's cross-entropy and the CTC loss, both at least in float32.
 
 The objective is the mean over tokens of (1 - w) * cross-entropy + w * CTC (Kim et al. 2017, arXiv:1609.06773, eq. 11),
 whose first part is minus the log-likelihood of Chan et al. 2015, eq. 12, with label smoothing; beside it, on request,
@@ -93,7 +93,7 @@ def losses(output: Output, batch: Batch, end: int, smoothing: float, shares: Ten
     """
     with torch.autocast(output.logits.device.type, enabled=False):
         target, real = next_tokens(batch.tokens, batch.lengths, end)  # (B, L + 1)
-        logits = output.logits.float()[real]  # (tokens, V)
+        logits = _exact(output.logits)[real]  # (tokens, V)
         target = target[real]
         speller = _cross_entropy(logits, target, smoothing, shares)
         correct = (logits.argmax(-1) == target).sum()
@@ -131,7 +131,7 @@ def guide(output: Output, batch: Batch, width: float) -> Tensor:
     At token l of L and frame s of S, 1 - exp(-(l / L - s / S)^2 / 2g^2), counted in the middles of both.
     """
     with torch.autocast(output.logits.device.type, enabled=False):
-        weights = output.weights.float()  # (B, L + 1, S)
+        weights = _exact(output.weights)  # (B, L + 1, S)
         lengths, frames = batch.lengths + 1, output.listened.lengths  # (B,)
         token = torch.arange(weights.shape[1], device=weights.device) + 0.5
         frame = torch.arange(weights.shape[2], device=weights.device) + 0.5
@@ -140,6 +140,10 @@ def guide(output: Output, batch: Batch, width: float) -> Tensor:
         penalty = 1 - torch.exp(-((spoken - heard) ** 2) / (2 * width**2))
         real = valid_frames(lengths, weights.shape[1]).unsqueeze(2) & output.listened.valid.unsqueeze(1)
         return (weights * penalty).masked_fill(~real, 0.0).sum()
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float, shares: Tensor | None) -> Tensor:
@@ -152,10 +156,10 @@ def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float, shares: Ten
 
 def _ctc(output: Output, batch: Batch) -> tuple[Tensor, list[str]]:
     if output.ctc_logits is None:
-        return output.logits.new_zeros(()).float(), []
+        return _exact(output.logits.new_zeros(())), []
     frames = output.listened.lengths
     fits = frames >= frames_needed(batch.tokens, batch.lengths)  # (B,)
-    log_probabilities = output.ctc_logits.float().log_softmax(-1).transpose(0, 1)  # (S, B, V)
+    log_probabilities = _exact(output.ctc_logits).log_softmax(-1).transpose(0, 1)  # (S, B, V)
     each = functional.ctc_loss(
         log_probabilities, batch.tokens, frames, batch.lengths, blank=BLANK, reduction="none", zero_infinity=True
     )

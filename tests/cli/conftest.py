@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from loopback import Host
 
 from las import cli
 
@@ -48,3 +49,13 @@ def voices(tools, tmp_path):
     broken = folder / "z 부서진.wav"
     broken.write_bytes(b"RIFF" + bytes(60))
     return [*paths, broken]
+
+
+@pytest.fixture
+def shards_address(corpus, monkeypatch):
+    """Where the corpus' shards are served: the address of train and valid."""
+    monkeypatch.setenv("no_proxy", "*")
+    host = Host(corpus / "shards")
+    yield host.address
+    host.server.shutdown()
+    host.server.server_close()

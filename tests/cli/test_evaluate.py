@@ -29,6 +29,31 @@ def test_evaluate_sets_and_score_its_hypotheses(las, random_model, corpus, tmp_p
     assert page.count("data:image/png;base64,") == 24
 
 
+def test_shards_at_an_address_are_a_set_like_any_other(las, complaint, random_model, corpus, tmp_path, shards_address):
+    words = ("--model", random_model, "search.beam=1")
+    remote, local = f"{shards_address}/valid", corpus / "shards/valid"
+    found = las("evaluate", remote, f"이름={remote}/", *words, "-o", tmp_path / "remote")
+    assert found[0] == 0, found[2]
+    wanted = las("evaluate", local, f"이름={local}", *words, "-o", tmp_path / "local")[1]
+
+    def scores(out):
+        return [line.split("\t")[:4] for line in out.splitlines()]
+
+    assert [line[0] for line in scores(found[1])] == ["valid", "이름"]
+    assert scores(found[1]) == scores(wanted)
+    page = (tmp_path / "remote/report.html").read_text(encoding="utf-8")
+    assert page.count("data:audio/flac;base64,") == 16
+    words = ("--model", random_model, "--hypotheses", "2", "--vary", "length_exponent")
+    assert las("tune", remote, *words) == las("tune", local, *words)
+    assert las("doctor", "data", remote, f"t={shards_address}/train") == las(
+        "doctor", "data", local, f"t={corpus}/shards/train"
+    )
+    assert complaint("evaluate", f"{shards_address}/test?a=b", "--model", random_model).startswith(
+        f"{shards_address}/test?a=b/index.json: the server answers 404"
+    )
+    assert "are both called 'valid'; name sets as NAME=SET" in complaint("evaluate", remote, local, *words[:2])
+
+
 def test_rows_of_results_are_one_table(las, random_model, corpus, tmp_path):
     results = tmp_path / "RESULTS.md"
     results.write_text("# Results\n")
@@ -130,3 +155,10 @@ def test_tune_prints_a_surface_and_writes_the_config(las, complaint, trained, co
     assert "search:" in (tmp_path / "model" / "config.yaml").read_text()
     assert "--vary beam: wanted some of" in complaint(*words, "--vary", "beam")
     assert las("tune", corpus / "shards" / "valid", corpus / "shards" / "train")[0] == 2
+
+
+def test_what_ships_is_not_written_to(complaint, corpus):
+    for verb in ("tune", "calibrate"):
+        assert complaint(verb, corpus / "shards/valid", "--model", "digits", "--write") == (
+            "--write: digits ships with las and is not changed; copy its folder and name the copy"
+        )

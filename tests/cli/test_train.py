@@ -63,3 +63,18 @@ def test_a_run_folder_that_cannot_be_made(complaint, run_config, tmp_path):
     assert (
         complaint("train", tmp_path / "c.yaml", "-o", tmp_path / "file/run") == f"{tmp_path}/file/run: Not a directory"
     )
+
+
+def test_plan_with_and_without_data(las, complaint, run_config, tmp_path):
+    from las.config import to_yaml
+
+    (tmp_path / "c.yaml").write_text(to_yaml(run_config()), encoding="utf-8")
+    status, out, err = las("plan", tmp_path / "c.yaml", "train.epochs=2", "--try")
+    assert (status, err) == (0, "")
+    assert re.search(r"^updates +about 3 an epoch, 6 in all$", out, re.MULTILINE)
+    assert re.search(r"^tried on cpu: .*\nso the run takes about 0 min, ", out, re.MULTILINE)
+    status, out, _ = las("plan")  # of the defaults
+    assert status == 0
+    assert "left out          data.train '' is not there: hours, updates and the largest batch" in out
+    assert las("plan", "a.yaml", "b.yaml")[0] == 2
+    assert complaint("plan", "train.epoch=3").startswith("'train.epoch=3': unknown key")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing.util
 import os
+import random
 import signal
 import threading
 import time
@@ -13,8 +14,8 @@ import torch
 
 from las.data.loader import Loader, LoaderConfig, _ahead, _leave_signals_to_parent
 from las.data.manifest import Utterance
-from las.data.sharding import write_shards
-from las.data.shards import read_index
+from las.data.sharding import _write_index, write_shards
+from las.data.shards import Entry, Shard, read_index, read_sample
 from las.errors import UserError
 from las.text.tokenizer import Tokenizer
 
@@ -113,6 +114,21 @@ def test_the_budget_of_padded_seconds_is_kept(make, budget, most):
             assert len(batch) == 1 or (padded <= budget and len(batch) <= most)
 
 
+def test_the_budget_of_seconds_times_characters_is_kept(tools, make, tmp_path):
+    """Number 3 has a long text: with its 40 characters half a second a batch are 20."""
+    index = write(tools, tmp_path, {3: "ab" * 20})
+    for grid in (4.0, 20.0, 100.0):
+        for epoch in range(3):
+            plan = make(index, batch_grid=grid).plan(epoch)
+            for batch in plan:
+                padded = len(batch) * max(entry.seconds for entry in batch)
+                assert len(batch) == 1 or padded * max(entry.characters for entry in batch) <= grid
+            assert sorted(entry.id for batch in plan for entry in batch) == sorted(entry.id for entry in index.entries)
+    for free in (0.0, 1e9):
+        assert make(index, batch_grid=free).plan(1) == make(index).plan(1)
+    assert len(make(index, batch_grid=4.0).plan(1)) > len(make(index).plan(1))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(make, workers):
     alone, together = list(make().epoch(1)), list(make(workers=workers).epoch(1))
@@ -133,6 +149,52 @@ def test_skip_goes_on_in_the_middle_of_an_epoch(make):
     for skip in range(len(whole) + 1):
         assert ids(make().epoch(2, skip)) == whole[skip:]
     assert [place for place, _ in make().batches(2, 3)] == list(range(3, len(whole)))
+
+
+def synthetic(folder, utterances):
+    """An index of so many utterances, in shards that hold nothing."""
+    chance, most = random.Random(0), 10_000
+    shards, entries = [], []
+    for number in range(-(-utterances // most)):
+        first, offset = number * most, 0
+        for place in range(first, min(utterances, first + most)):
+            seconds = min(34.9, round(chance.lognormvariate(2.3, 0.5), 3))
+            size = 512 * (4 + round(32 * seconds))
+            entries.append(Entry(f"speaker-{place % 99}-{place:07d}", number, offset, size, 0, seconds, 12))
+            offset += size
+        name = f"shard-{number:06d}.tar"
+        with (folder / name).open("wb") as file:
+            file.truncate(offset)
+        shards.append(Shard(name, offset, "0" * 64, min(utterances, first + most) - first))
+    _write_index(folder, shards, entries)
+    return folder
+
+
+def test_a_position_deep_in_an_epoch_costs_one_plan_and_nothing_read_before_it(make, tmp_path, monkeypatch):
+    index = read_index(synthetic(tmp_path, 3000))
+    made = make(index, batch_seconds=160.0, leave_out=1.0)
+    plans, reads, plan = [], [], made._plan
+    made._plan = lambda *asked: (plans.append(asked), plan(*asked))[1]
+    monkeypatch.setattr("las.data.loader.read_sample", lambda *asked: (reads.append(asked[1]), read_sample(*asked))[1])
+    place = len(made.plan(7)) - 3
+    assert next(made.batches(7, place)) == (place, None)  # there is nothing in the shards
+    assert plans == [(7, 1)]
+    assert reads == made.plan(7)[place]
+    made.plan(8)
+    assert plans == [(7, 1), (8, 1)]
+
+
+@pytest.mark.slow
+def test_a_position_deep_in_an_index_of_300_000_utterances_is_there_in_three_seconds(make, tmp_path):
+    """Of this process' own, so that a busy machine does not count."""
+    folder = synthetic(tmp_path, 300_000)
+    started = time.process_time()
+    made = make(read_index(folder), batch_seconds=160.0, neighbours=2000, leave_out=1.0)
+    place = len(made.plan(7)) - 3
+    assert next(made.batches(7, place))[0] == place
+    seconds = time.process_time() - started
+    print(f"{seconds:.2f} s")
+    assert seconds < 3
 
 
 def test_skip_counts_planned_batches_where_nothing_is_left_of_one(tools, make, tmp_path):

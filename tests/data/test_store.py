@@ -2,68 +2,17 @@
 
 import hashlib
 import re
-import threading
-import time
-import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import fsspec
 import pytest
+from loopback import Host
 
 from las.data import store
 from las.data.loader import Loader, LoaderConfig
 from las.data.shards import read_index, read_sample, verify
 from las.errors import UserError
 from las.text.tokenizer import Tokenizer
-
-
-class Host:
-    """Serves a folder with ranges; `plan` orders the next answers: a status, cut, stall, whole, more or flood."""
-
-    def __init__(self, folder: Path):
-        self.plan: list = []
-        self.asked: list[tuple[str, str | None]] = []
-        host = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                host.answer(self, folder / urllib.parse.unquote(self.path.lstrip("/")))
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, request, path):
-        asked = request.headers.get("Range")
-        self.asked.append((path.name, asked))
-        order = self.plan.pop(0) if self.plan else None
-        if order == "stall":
-            return time.sleep(1.0)
-        if isinstance(order, int) or not path.is_file():
-            return request.send_error(order or 404)
-        body = path.read_bytes()
-        if asked and order != "whole":
-            first, last = map(int, asked.removeprefix("bytes=").split("-"))
-            body = body[first : last + 1 + (order == "more")]
-            request.send_response(206)
-        else:
-            request.send_response(200)
-        if order == "flood":  # without end, but for the client's patience
-            request.end_headers()
-            with suppress(OSError):
-                while True:
-                    request.wfile.write(bytes(1 << 20))
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body[: len(body) // 2] if order == "cut" else body)
-        return None
 
 
 @pytest.fixture

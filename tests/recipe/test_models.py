@@ -29,6 +29,13 @@ def test_a_model_is_found_by_name_or_folder(random_model, monkeypatch, tmp_path)
         find_model("digitz")
 
 
+def test_a_model_that_ships_is_not_written_to(random_model):
+    models.check_writable(str(random_model))
+    for name in ("digits", str(find_model("digits"))):
+        with pytest.raises(UserError, match=f"--write: {name} ships with las and is not changed; copy its folder and"):
+            models.check_writable(name)
+
+
 def test_words_change_the_settings_of_a_model(random_model):
     recognizer, config = open_model(random_model, "cpu", ["search.beam=5", "style=verbatim"])
     assert recognizer.search.beam == config.search.beam == 5

@@ -149,6 +149,14 @@ def test_interrupted_and_resumed_gives_the_model_of_an_uninterrupted_run(run, tm
     assert same(model_weights(whole), model_weights(resumed))
 
 
+def test_a_resumed_run_does_not_read_its_texts_again(run, monkeypatch):
+    """Tens of thousands of them, which took longer than all else."""
+    with pytest.raises(UserError, match="interrupted at update 2"):
+        run("train.epochs=2", during=stop_after(2))
+    monkeypatch.setattr(training, "check_ctc_paths", None)
+    run("train.epochs=2", resume=True)
+
+
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(run):
     first = model_weights(run("train.epochs=1"))
     assert same(first, model_weights(run("train.epochs=1", resume=True)))

@@ -119,8 +119,6 @@ def test_what_cannot_be_tuned(trained, corpus):
     def run(path, names):
         tune_model(str(trained / "model"), path, names, 4, "cpu", [], lambda *_: None)
 
-    with pytest.raises(UserError, match="--write: digits ships with las and is not changed; copy its folder"):
-        tuning.check_writable("digits")
     with pytest.raises(UserError, match="--vary beam: wanted some of ctc_weight, language_weight, "):
         run(corpus / "shards" / "valid", ["beam"])
     with pytest.raises(UserError, match="--vary source_weight: nothing to choose, this search has none of these parts"):

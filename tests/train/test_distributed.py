@@ -16,6 +16,7 @@ from las.data.sharding import write_shards
 from las.errors import UserError
 from las.recipe import evaluation, models, training
 from las.train.distributed import World, joined
+from las.train.loop import Trainer
 
 
 def ranks(work, size=2, inside=True):
@@ -168,6 +169,29 @@ def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tool
     for ours, theirs in zip(*validated, strict=True):
         assert (ours["update"], ours["wer"]) == (theirs["update"], theirs["wer"])
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+def test_one_rank_splits_its_batches_alone_and_leaves_what_does_not_fit(run_config, tools, tmp_path):
+    """`bac a` and the other texts of five letters fit nowhere on the second rank, batches of more letters there not."""
+    words = ("train.epochs=1", "data.leave_out=0.5", *STILL)
+    backward = Trainer._backward
+
+    def limited(trainer, batch, tokens):
+        if trainer.world.rank == 1 and batch.tokens.numel() > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return backward(trainer, batch, tokens)
+
+    def work(world):
+        Trainer._backward = limited  # of this process alone
+        return str(training.train(run_config(*words), tmp_path, False, tools.quiet()))
+
+    assert ranks(work, inside=False) == dict.fromkeys((0, 1), str(tmp_path / "model"))
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    [epoch] = [line for line in log if line["kind"] == "epoch"]
+    left = (tmp_path / "left_out.jsonl").read_text().splitlines()
+    assert epoch["left"] == len(left) == 8 - epoch["utterances"] > 0
+    assert {json.loads(line)["cause"] for line in left} == {"does not fit into memory"}
+    assert [line["splits"] for line in log if line["kind"] == "memory"] == [1]
 
 
 def test_only_the_leading_rank_needs_the_folder(run_config, tools, tmp_path):

@@ -144,11 +144,126 @@ def test_two_batches_accumulated_are_one_of_both(make):
     for name in ("apart", "together"):
         trainer = make(*STILL, "train.optimizer.clip=0", name=name, double=True)
         one, other = list(trainer.loader.epoch(0))[:2]
-        trainer._update([one, other] if name == "apart" else [joined(one, other)], plan=2)
+        trainer.update([one, other] if name == "apart" else [joined(one, other)], plan=2)
         gradients.append({name: value.grad for name, value in trainer.model.named_parameters()})
     assert gradients[0].keys() == gradients[1].keys()
     for name in gradients[0]:
         assert torch.allclose(gradients[0][name], gradients[1][name], rtol=1e-4, atol=1e-6), name
+
+
+def short_of_memory(trainer, most, late=False):
+    """The trainer on a machine without memory for more than `most` letters of a batch, padding counted.
+
+    Memory runs out before anything is done or, `late`, when all is done; the batches that were tried are returned.
+    """
+    backward, tried = trainer._backward, []
+
+    def limited(batch, tokens):
+        tried.append(batch)
+        full = batch.tokens.numel() > most
+        if full and not late:
+            torch.empty(10**15)
+        found = backward(batch, tokens)
+        if full:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return found
+
+    trainer._backward = limited
+    return tried
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_batch_in_halves_is_the_batch(make, batches, late):
+    """In float64 nothing else hides the difference; with every part of the objective."""
+    gradients, figures = [], []
+    for most in (1000, 12):
+        words = ("train.objective.guide_weight=1", "train.weight_noise=0.01", "data.batch_seconds=3")
+        trainer = make(*STILL, *words, "train.optimizer.clip=0", name=f"{most}", double=True)
+        tried = short_of_memory(trainer, most, late)
+        torch.manual_seed(5)
+        figures.append(trainer.update(list(trainer.loader.epoch(0))[:batches], plan=batches))
+        gradients.append({name: value.grad for name, value in trainer.model.named_parameters()})
+    assert len(tried) >= 3 * batches
+    assert figures[1] == pytest.approx(figures[0], rel=1e-9)
+    for name in gradients[0]:
+        torch.testing.assert_close(gradients[1][name], gradients[0][name], rtol=1e-8, atol=1e-12, msg=name)
+
+
+def test_a_batch_that_does_not_fit_is_logged_and_told_of_once(make):
+    trainer = make("train.epochs=2", "data.batch_seconds=3", *STILL)
+    tried = short_of_memory(trainer, 12)
+    trainer.run()
+    splits = [batch for batch in tried if batch.tokens.numel() > 12]
+    assert len(splits) > 2
+    found = lines(trainer, "memory")
+    assert sum(line["splits"] for line in found) == len(splits)
+    assert found[0]["update"] == 1
+    assert found[0]["seconds"] == pytest.approx(splits[0].waves.numel() / 8000, rel=1e-3)
+    [warning] = trainer.reporter.warnings
+    assert "s of padded audio did not fit into memory and was split in two" in warning
+    assert "lower data.batch_seconds (3)" in warning
+    assert [line["utterances"] for line in lines(trainer, "epoch")] == [8, 8]
+    assert len(trainer.loader.ledger) == 0
+
+
+def test_an_utterance_that_does_not_fit_is_left_out_and_counted(make):
+    """The others' gradient is as if it had not been there: `ba ab`, `bac a` and `a b c` have five letters."""
+    words = ("train.epochs=1", "data.leave_out=0.5", "data.batch_seconds=8", "train.optimizer.clip=0", *STILL)
+    short, without = make(*words, name="short", double=True), make(*words, name="without", double=True)
+    short_of_memory(short, 4)
+    short.run()
+    ((cause, cases),) = short.loader.ledger.cases.items()
+    assert cause == "does not fit into memory"
+    assert sorted(cases) == ["train-1", "train-3", "train-5"]
+    assert [(line["utterances"], line["left"]) for line in lines(short, "epoch")] == [(5, 3)]
+    [batch] = without.loader.epoch(0)
+    each = [batch.rows(place, place + 1) for place in range(len(batch))]
+    without.update([one for one in each if one.tokens.numel() < 5], plan=1)
+    for name, value in without.model.named_parameters():
+        gradient = short.model.get_parameter(name).grad
+        torch.testing.assert_close(gradient, value.grad, rtol=1e-8, atol=1e-12, msg=name)
+
+
+def test_where_too_much_does_not_fit_the_run_stops(make):
+    trainer = make("train.epochs=1", "data.leave_out=0.3", *STILL)
+    short_of_memory(trainer, 4)
+    with pytest.raises(
+        UserError, match=r"3 of 8 utterances left out, .*memory: 3 .*; lower data.longest, or train whe"
+    ):
+        trainer.run()
+
+
+def test_an_update_of_which_nothing_fits_is_none(make):
+    trainer = make("train.epochs=1", "data.leave_out=1", *STILL)
+    before = weights(trainer)
+    short_of_memory(trainer, 0)
+    trainer.run()
+    assert trainer.progress.update == 0
+    assert same(weights(trainer), before)
+    assert [(line["utterances"], line["left"]) for line in lines(trainer, "epoch")] == [(0, 8)]
+
+
+@pytest.mark.parametrize(
+    "words", [("train.accumulate=2",), ("train.weight_noise=0.05",), ("train.sampling.share=0.5",)]
+)
+def test_resuming_is_exact_where_batches_are_split(make, words):
+    """However far an attempt comes before memory runs out."""
+    words = ("train.epochs=2", "data.batch_seconds=2", *words)
+    whole = make(*words, name="whole")
+    tried = short_of_memory(whole, 12)
+    whole.run()
+    assert any(batch.tokens.numel() > 12 for batch in tried)
+    first = make(*words, during=lambda updates: updates == 1 and os.kill(os.getpid(), signal.SIGTERM))
+    short_of_memory(first, 12, late=True)
+    with pytest.raises(UserError, match="interrupted at update 1"):
+        first.run()
+    second = make(*words)
+    second.restore(read_state(second.folder / "state.pt"))
+    short_of_memory(second, 12, late=True)
+    second.run()
+    assert same(weights(second), weights(whole))
+    assert lines(second, "memory") == lines(whole, "memory")
 
 
 def test_accumulation_makes_fewer_updates_of_the_same_audio(make):
@@ -162,7 +277,7 @@ def test_a_gradient_is_clipped(make):
     steps = []
     for clip in (0, 1e-6):
         trainer = make(*STILL, f"train.optimizer.clip={clip}", name=f"clip{clip}")
-        figures = trainer._update(list(trainer.loader.epoch(0))[:1], plan=1)
+        figures = trainer.update(list(trainer.loader.epoch(0))[:1], plan=1)
         norm = torch.cat([value.grad.flatten() for value in trainer.model.parameters()]).norm().item()
         steps.append((figures["gradient_norm"], norm))
     assert steps[0][0] == pytest.approx(steps[0][1], rel=1e-4)
@@ -303,7 +418,7 @@ def test_weight_noise_is_there_while_the_gradient_is_taken_and_only_in_its_span(
         trainer.clean = trainer.model.speller.hidden.weight.detach().clone()
         return step(group, plan, missing)
 
-    step, trainer._update, trainer._backward = trainer._update, update, watched
+    step, trainer.update, trainer._backward = trainer.update, update, watched
     trainer.run()
     assert distances[0] == distances[3] == distances[4] == 0
     assert distances[1:3] == pytest.approx([0.1, 0.1], rel=0.2)
@@ -588,3 +703,14 @@ def test_what_is_too_long_counts_with_what_ranks_left_out():
     trainer = SimpleNamespace(progress=Progress(heard=90, left=1), loader=loader, log=log, world=World(0, 2))
     with pytest.raises(UserError, match=r"10 of 100 utterances left out in epoch 1, by all ranks: more than 9\.5%"):
         Trainer._check_epoch(trainer, 0)
+
+
+def test_what_was_left_out_before_a_stop_is_still_known_after_it(make):
+    first = make(name="first")
+    first.loader.ledger.leave("no text", "말없는 사람")
+    first.ledger.leave("fewer listener frames than its tokens need, trained without CTC", "u7", "x")
+    first.save()
+    second = make(name="second")
+    second.restore(read_state(first.folder / "state.pt"))
+    assert second.loader.ledger.lines() == first.loader.ledger.lines()
+    assert second.ledger.lines() == first.ledger.lines()

@@ -54,6 +54,7 @@ def test_padding_is_not_looked_at():
 def test_where_no_frame_has_weight_there_is_nothing_to_measure():
     assert of(torch.zeros(3, 4)) is None
     assert measure(torch.zeros(()), torch.tensor([1]), torch.tensor([1])) is None
+    assert measure(torch.rand(1, 3, 4), torch.tensor([0]), torch.tensor([4])) is None  # no tokens
 
 
 def test_the_running_mean_begins_with_the_mean():

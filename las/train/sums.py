@@ -1,0 +1,53 @@
+"""The batches of an update on every rank -> what they come to together: losses, tokens, and what did not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from las.train.distributed import World
+from las.train.objectives import Losses
+from las.train.pieces import Pieces
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over all ranks, of what was trained on."""
+
+    speller: float  # losses, as in `Losses`
+    ctc: float
+    correct: float
+    errors: float
+    seconds: float  # of audio
+    tokens: int  # ends of sentence included
+    heard: int  # utterances
+    splits: int  # batches that did not fit into memory
+    split_seconds: float  # of padded audio in those
+
+    @classmethod
+    def of(cls, found: Sequence[Pieces[Losses]], rate: int, world: World, device: torch.device) -> Sums:
+        """Of this rank's batches, of audio at `rate` Hz, and those of the others."""
+        done = [one for pieces in found for one in pieces.done]
+        split = [one for pieces in found for one in pieces.split]
+        own = [
+            sum(one.speller.item() for _, one in done),
+            sum(one.ctc.item() for _, one in done),
+            sum(int(one.correct) for _, one in done),
+            sum(one.expected_errors.item() for _, one in done if one.expected_errors is not None),
+            sum(float(batch.samples.sum()) for batch, _ in done) / rate,
+            sum(one.tokens for _, one in done),
+            sum(len(batch) for batch, _ in done),
+            len(split),
+            sum(batch.waves.numel() for batch in split) / rate,
+        ]
+        speller, ctc, correct, errors, seconds, *counts, padded = world.add(own, device)
+        tokens, heard, splits = map(int, counts)
+        return cls(speller, ctc, correct, errors, seconds, tokens, heard, splits, padded)
+
+    def figures(self, mwer: bool) -> dict[str, float]:
+        """Losses and hits per token; word errors per utterance where they were looked for."""
+        each = {"loss": self.speller, "ctc_loss": self.ctc, "accuracy": self.correct}
+        more = {"expected_errors": self.errors / self.heard} if mwer else {}
+        return {name: value / self.tokens for name, value in each.items()} | more
