@@ -39,7 +39,7 @@ class Validator:
         search = replace(self.config.search, beam=1)
         total, tokens, counts = 0.0, 0, ErrorCounts()
         fixed: tuple[torch.Tensor, list[str], str] | None = None
-        skip = max(0, len(self.loader.plan(0)) - self.world.size) if trial else 0
+        skip = max(0, len(self.loader.plan(0, self.world.size)) - self.world.size) if trial else 0
         for _, read in self.loader.batches(0, skip, self.world.rank, self.world.size):
             if read is None:
                 continue
