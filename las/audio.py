@@ -43,7 +43,7 @@ Block: TypeAlias = tuple[Tensor, int]  # mono samples (n,) float32, their rate i
 LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # Hz
 ZERO_CROSSINGS, ROLLOFF, KAISER_BETA = 64, 0.9475937167399596, 14.769656459379492
 LARGEST_KERNEL = 1 << 21  # numbers; beyond it (44101 -> 16000 Hz) the filter is evaluated sample by sample
-READ_FRAMES = 1 << 14  # frames decoded at once
+READ_FRAMES = 1 << 16  # frames decoded at once
 RESAMPLE_SAMPLES = 1 << 16  # samples resampled at once
 OPEN_ENDED = 0x7FFFF000  # a chunk size from here on means "until the file ends" (SoX and FFmpeg into a pipe)
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's frame count is beyond it where the file does not say
@@ -77,7 +77,8 @@ def load(source: Source, rate: int) -> Tensor:
     >>> load((torch.zeros(2, 8_000), 8_000), 16_000).shape      # 1 s, stereo
     torch.Size([16000])
     """
-    return torch.cat(list(stream(source, rate)))
+    blocks = list(stream(source, rate))
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
 
 def stream(source: Source, rate: int) -> Iterator[Tensor]:
@@ -185,41 +186,48 @@ def _open_path(path: str | Path) -> Any:
 
 
 def _decoded(file: BinaryIO, name: str) -> Iterator[Block]:
-    decoder = _libsndfile_blocks if _libsndfile_reads(file, name) else _ffmpeg_blocks
-    return decoder(file, name)
+    sound = _libsndfile(file, name)
+    return _libsndfile_blocks(sound, name) if sound is not None else _ffmpeg_blocks(file, name)
 
 
 def _header(file: BinaryIO, name: str) -> AudioInfo:
     """Seconds are NaN where only decoding can tell."""
-    if not _libsndfile_reads(file, name):
+    sound = _libsndfile(file, name)
+    if sound is None:
         return _ffmpeg_header(file, name)
-    with _StraightOn(file) as sound:
+    with sound:
         _check_rate(sound.samplerate, f"{name}: the rate in its header")
         known = sound.frames < UNKNOWN_FRAMES
         return AudioInfo(sound.frames / sound.samplerate if known else math.nan, sound.samplerate, sound.channels)
 
 
-def _libsndfile_reads(file: BinaryIO, name: str) -> bool:
-    """Whether libsndfile is the decoder for this content; raises what the bytes show before any decoding."""
+def _libsndfile(file: BinaryIO, name: str) -> "_StraightOn | None":
+    """The file as libsndfile reads it, None where FFmpeg must; raises what the bytes show before any decoding."""
     _check_chunks(file, name)
     _check_sphere(file, name)
     pages_end = _cut_ogg(file)
     file.seek(0)
     try:
-        with _StraightOn(file) as sound:
-            seconds, kind = sound.frames / sound.samplerate, sound.format
+        sound = _StraightOn(file)
     except soundfile.LibsndfileError:
         if pages_end:
             raise UserError(f"{name}: cut short: the file ends inside its Ogg headers; copy it again") from None
-        return False
-    finally:
         file.seek(0)
+        return None
     if pages_end:
+        with sound:
+            seconds = sound.frames / sound.samplerate
         raise UserError(
             f"{name}: cut short: the file ends inside an Ogg page after {seconds:.3f} s of an unknown whole; "
             "copy it again, or re-encode what is left"
         )
-    return kind != "MP3" or _mp3_has_length(file)  # without it libsndfile guesses a length and drops the rest
+    if sound.format == "MP3":
+        place = file.tell()
+        if not _mp3_has_length(file):  # libsndfile then guesses a length and drops the rest
+            sound.close()
+            return None
+        file.seek(place)
+    return sound
 
 
 class _Places:
@@ -245,8 +253,8 @@ class _StraightOn(soundfile.SoundFile):
         return False
 
 
-def _libsndfile_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
-    with _StraightOn(file) as sound:
+def _libsndfile_blocks(sound: _StraightOn, name: str) -> Iterator[Block]:
+    with sound:
         rate, total, seen = sound.samplerate, sound.frames, 0
         _check_rate(rate, f"{name}: the rate in its header")
         known = total < UNKNOWN_FRAMES
@@ -261,7 +269,7 @@ def _libsndfile_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
             if len(frames) == 0:
                 break
             seen += len(frames)
-            yield torch.from_numpy(frames).mean(dim=1), rate
+            yield _mono(torch.from_numpy(frames)), rate
         if damage or (known and seen < total - slack):
             whole = f"{total / rate:.3f} s" if known else "an unknown length"
             raise UserError(
@@ -430,9 +438,14 @@ def _ffmpeg_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
             seen += frame.samples
             end = max(seen / rate, (frame.time or 0.0) + frame.samples / rate)  # a pause leaves a gap in the times
             for piece in convert.resample(frame):
-                yield torch.from_numpy(piece.to_ndarray().reshape(-1, piece.layout.nb_channels)).mean(dim=1), rate
+                yield _mono(torch.from_numpy(piece.to_ndarray().reshape(-1, piece.layout.nb_channels))), rate
         if promised is not None and end < promised - DURATION_SLACK:
             raise UserError(f"{name}: cut short: {end:.3f} s of {promised:.3f} s are there; copy it again")
+
+
+def _mono(frames: Tensor) -> Tensor:
+    """(n, channels) -> their mean (n,)."""
+    return frames[:, 0] if frames.shape[1] == 1 else frames.mean(dim=1)
 
 
 def _array_blocks(array: Any, rate: int) -> Iterator[Block]:
@@ -470,10 +483,11 @@ def _to_float(samples: np.ndarray) -> Tensor:
 def _finite(blocks: Iterator[Block], name: str) -> Iterator[Block]:
     seen = 0
     for block, rate in blocks:
-        good = torch.isfinite(block)
-        if not bool(good.all()):
-            first = seen + int((~good).nonzero()[0, 0])
-            raise UserError(f"{name}: NaN or infinite sample at {first / rate:.3f} s; wanted finite numbers")
+        if not math.isfinite(block.sum()):  # one pass; where it is not finite, some sample may not be either
+            bad = (~torch.isfinite(block)).nonzero()
+            if len(bad):
+                first = seen + int(bad[0, 0])
+                raise UserError(f"{name}: NaN or infinite sample at {first / rate:.3f} s; wanted finite numbers")
         seen += len(block)
         yield block, rate
 

@@ -13,7 +13,7 @@ import torch
 from las import checkpoint
 from las import config as settings
 from las.data.manifest import Utterance, write_manifest
-from las.data.shards import write_shards
+from las.data.sharding import write_shards
 from las.model.las import LAS
 from las.recipe.config import RunConfig
 from las.recipe.training import train

@@ -453,6 +453,11 @@ def test_nan_and_infinity_in_float_wav(bad):
         load(encoded("wav-float", samples, 16_000), 8_000)
 
 
+def test_floats_whose_sum_overflows_are_finite():
+    wave = np.full(8, 3e38, dtype=np.float32)
+    assert load((wave, 8_000), 8_000).tolist() == wave.tolist()
+
+
 @pytest.mark.parametrize("rate", [0, -16_000, 2_000_000])
 def test_impossible_rates(rate):
     with pytest.raises(UserError, match=f"the asked sample rate is {rate} Hz; wanted 100 to 1000000 Hz"):

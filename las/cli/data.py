@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import typer
 
 from las.cli.options import named_sets, write
 from las.cli.progress import progress_bar
+
+LOST_MINUTES = 24 * 60.0  # a rank that has finished its part of a large corpus waits this long for one that has not
 
 
 def tokenizer(
@@ -38,18 +41,24 @@ def shard(
     workers: Annotated[int, typer.Option(min=1, help="Recordings decoded at once.")] = os.cpu_count() or 1,
     leave_out: Annotated[float, typer.Option(help="Share of utterances that may be unusable.")] = 0.01,
 ) -> None:
-    """Pack recordings and transcripts into WebDataset tar shards with an index."""
+    """Pack recordings and transcripts into WebDataset tar shards with an index; torchrun makes many share the work."""
     from las.data.manifest import read_manifest
-    from las.data.shards import write_shards
+    from las.data.sharding import write_shards
     from las.ledger import Ledger
+    from las.train.distributed import joined
 
     utterances = read_manifest(manifest)
     ledger = Ledger()
-    with progress_bar("sharding", len(utterances)) as bar:
+    with (
+        joined("gloo", LOST_MINUTES) as world,
+        progress_bar("sharding", None) if world.leads else nullcontext() as bar,
+    ):
         index = write_shards(
             utterances, output, encode=encode, rate=rate, workers=workers, ledger=ledger, limit=leave_out,
-            progress=lambda done, total: bar(done),
+            progress=bar, ranks=world,
         )  # fmt: skip
+    if not world.leads:
+        return
     if len(ledger):
         print(f"las: left out: {ledger}", file=sys.stderr)
     print(f"{output}: {len(index)} utterances, {index.seconds / 3600:.2f} h, {len(index.shards)} shards")

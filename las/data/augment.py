@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ PADDED_TO = 1 << 13  # samples; oneDNN prepares a convolution anew for each leng
 GENERATED = "generated"
 SLOPES = (0.0, 2.0)  # generated noise: its power falls as 1 / frequency ** slope, from white to brown
 DIRECT = (0.0, 12.0)  # dB, generated room: the direct sound over all that comes back
+SIZES = sorted(2**two * 3**three * 5**five for two in range(1, 30) for three in range(8) for five in range(6))
 KEPT_FILES = 16  # recordings of noise and rooms that a process keeps in memory
 
 
@@ -127,7 +129,7 @@ def change_speed(wave: Tensor, speed: float, rate: int) -> Tensor:
     if speed == 1:
         return wave
     whole = torch.nn.functional.pad(wave, (0, -len(wave) % PADDED_TO))
-    return torchaudio.functional.resample(whole, round(rate * speed), rate)[: math.ceil(len(wave) / speed)]
+    return _resampler(round(rate * speed), rate)(whole)[: math.ceil(len(wave) / speed)]
 
 
 def reverberate(wave: Tensor, response: Tensor) -> Tensor:
@@ -136,7 +138,7 @@ def reverberate(wave: Tensor, response: Tensor) -> Tensor:
     The response begins at its highest peak, the direct sound, so that words stay where they are.
     """
     response = response[int(response.abs().argmax()) :]
-    size = 1 << (len(wave) + len(response) - 2).bit_length()
+    size = fast_size(len(wave) + len(response) - 1)
     spectrum = np.fft.rfft(wave.numpy(), size) * np.fft.rfft(response.numpy(), size)
     heard = np.fft.irfft(spectrum, size)[: len(wave)]
     power = _power(heard)
@@ -153,10 +155,10 @@ def add_noise(wave: Tensor, noise: Tensor, ratio: float) -> Tensor:
 
 def coloured_noise(samples: int, slope: float, seed: int) -> Tensor:
     """Gaussian noise (samples,) with power in proportion to 1 / frequency ** slope: 0 white, 1 pink, 2 brown."""
-    size = 1 << max(1, (samples - 1).bit_length())
-    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(size))
+    size = fast_size(samples)
+    spectrum = np.random.default_rng(seed).standard_normal(size + 2).view(np.complex128)  # white is white there too
     spectrum[0] = 0  # no constant part
-    spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
+    spectrum[1:] *= np.arange(1.0, len(spectrum)) ** (-slope / 2)  # a power of integers takes five times as long
     return torch.from_numpy(np.fft.irfft(spectrum, size)[:samples].astype(np.float32))
 
 
@@ -171,6 +173,21 @@ def room_response(seconds: float, direct: float, rate: int, seed: int) -> Tensor
     tail *= math.sqrt(10 ** (-direct / 10) / np.square(tail).sum())
     tail[0] = 1
     return torch.from_numpy(tail.astype(np.float32))
+
+
+def fast_size(samples: int) -> int:
+    """The smallest even number from `samples` on with no prime factor above 5, which a Fourier transform likes.
+
+    >>> fast_size(140_000)
+    144000
+    """
+    return SIZES[bisect_left(SIZES, samples)]
+
+
+@lru_cache(maxsize=32)
+def _resampler(old: int, new: int) -> torchaudio.transforms.Resample:
+    """Keeps its filter, which is made anew by `torchaudio.functional.resample` at every call."""
+    return torchaudio.transforms.Resample(old, new)
 
 
 def _chance(seeds: tuple[object, ...], *what: str) -> random.Random:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import FrameType
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -27,6 +28,7 @@ from las.ledger import Ledger
 from las.text.tokenizer import Tokenizer
 
 Leaving = tuple[str, str, str]  # cause, id, detail
+_Sent = tuple[tuple[list[str], Tensor, np.ndarray, np.ndarray, np.ndarray] | None, list[Leaving]]  # a batch, by parts
 
 WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
 
@@ -142,11 +144,12 @@ class Loader:
             _Planned(self.reader, [plan[place] for place in places], number),
             batch_size=None,
             num_workers=workers,
+            collate_fn=_sent,  # type: ignore[arg-type]  # of one, because batch_size is None
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),  # else starting workers draws from the global generator
             worker_init_fn=_leave_signals_to_parent,
         )
-        for place, (batch, leavings) in zip(places, batches, strict=True):
+        for place, (batch, leavings) in zip(places, map(_received, batches), strict=True):
             for leaving in leavings:
                 self.ledger.leave(*leaving)
             self.ledger.check(len(self.index), self.config.leave_out, WAY_OUT)
@@ -240,17 +243,35 @@ class _Planned(Dataset):
         return self.reader.batch(self.plan[number], self.epoch)
 
 
+def _sent(found: tuple[Batch | None, list[Leaving]]) -> _Sent:
+    """A batch by its parts: torch takes a millisecond to hand over a tensor, however small; only the waves are one."""
+    batch, leavings = found
+    if batch is None:
+        return None, leavings
+    small = (batch.samples.numpy(), batch.tokens.numpy(), batch.lengths.numpy())
+    return (batch.ids, batch.waves, *small), leavings
+
+
+def _received(sent: _Sent) -> tuple[Batch | None, list[Leaving]]:
+    parts, leavings = sent
+    if parts is None:
+        return None, leavings
+    ids, waves, *small = parts
+    return Batch(ids, waves, *map(torch.from_numpy, small)), leavings
+
+
 def _leave_signals_to_parent(worker: int) -> None:
     """Ctrl-C and SIGTERM often reach all processes of a run; what happens then is for the training process to say.
 
-    A second SIGTERM ends the worker: torch and Python send one each to workers that are left over at the end.
+    A SIGTERM that it sends itself ends the worker: torch and Python send one to workers that are left over at the end.
     """
-    asked: list[int] = []
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked:
-            os._exit(0)
-        asked.append(number)
-
-    signal.signal(signal.SIGTERM, ask)
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def listen() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()

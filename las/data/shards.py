@@ -1,51 +1,35 @@
-"""Utterances -> WebDataset tar shards with an index, and back, one sample at a time or a shard in a row.
+"""WebDataset tar shards with an index -> utterances, one sample at a time or a shard in a row.
 
     FOLDER/shard-000000.tar   members KEY.txt (transcript), KEY.json (id, seconds, speaker, rate), KEY.flac (audio)
     FOLDER/index.json         {"format": 1, "shards": [...], "utterances": [...]}: the fields of `Shard` and `Entry`
 
 KEY is a running number of eight digits and the id stands in the JSON member, so that an id may hold dots, slashes,
-spaces or Hangul: WebDataset cuts member names at the first dot. The same utterances, recordings and seed give the same
-bytes. Shards are written into FOLDER.part, which gets its name when it is whole.
+spaces or Hangul: WebDataset cuts member names at the first dot. `las/data/sharding.py` writes them.
 
 Formats: tar as POSIX.1-1988 ustar; samples as in https://github.com/webdataset/webdataset.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import io
 import json
 import os
-import random
 import re
-import shutil
 import tarfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from webdataset import TarWriter
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from las.audio import load, probe, write_flac
 from las.data import store
-from las.data.manifest import Utterance
 from las.errors import UserError
-from las.ledger import Ledger
-from las.text.normalize import nfc
 
 FORMAT = 1  # of index.json and of the shards
 BLOCK = 512  # bytes, of which a tar is made
 INDEX = "index.json"
-ENCODINGS = ("flac", "original")
-EARLY = 20  # leavings from which on a hopeless run stops before its end
-WAY_OUT = "correct the recordings or the manifest, remove those lines, or raise the limit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,264 +85,6 @@ class Sample:
     audio_bytes: bytes = field(repr=False)  # an audio file
     seconds: float
     speaker: str | None
-
-
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-def write_shards(
-    utterances: Iterable[Utterance],
-    folder: str | Path,
-    *,
-    encode: str = "flac",
-    rate: int | None = None,
-    shard_bytes: int = 256_000_000,
-    shard_utterances: int = 10_000,
-    seed: int | None = 0,
-    workers: int = 1,
-    ledger: Ledger | None = None,
-    limit: float = 0.01,
-    progress: Callable[[int, int], None] | None = None,
-) -> Index:
-    """Store recordings and transcripts in `folder`, which must not exist or be empty.
-
-    encode: "flac" decodes to mono at `rate` Hz (None: each recording's own) and stores 16 bits, "original" keeps the
-    file's bytes; either way each recording is decoded once, which tells its seconds and that it can be read.
-    A shard ends with the utterance that takes it to `shard_bytes` or `shard_utterances`. `seed` shuffles first, so that
-    each shard is a fair sample; None keeps the order. `workers` threads decode (most of the work is done in C,
-    without Python's lock); the result does not depend on them. `progress(done, total)` is called after each utterance.
-
-    An utterance with an empty text or a recording that cannot be decoded, or that is not as long as its `seconds` say,
-    is left out and noted in `ledger`. Raises `UserError` where more than the share `limit` is, where nothing is left,
-    for a repeated id, a folder that is in use and a full disk; then `folder` is as it was before.
-    """
-    utterances = list(utterances)
-    folder = Path(os.path.realpath(folder))
-    ledger = Ledger() if ledger is None else ledger
-    _check_request(utterances, folder, encode, rate)
-    if seed is not None:
-        random.Random(seed).shuffle(utterances)
-    temporary = folder.with_name(folder.name + ".part")
-    try:
-        _make(temporary)
-        try:
-            writer = _ShardsWriter(temporary, shard_bytes, shard_utterances)
-            with writer, closing(_prepare_all(utterances, encode, rate, workers)) as prepared:
-                for done, (utterance, result) in enumerate(zip(utterances, prepared, strict=True), start=1):
-                    if isinstance(result, _Prepared):
-                        writer.write(utterance, result)
-                    else:
-                        ledger.leave(result.cause, utterance.id, result.detail)
-                        if len(ledger) >= EARLY:
-                            ledger.check(len(utterances), limit, WAY_OUT)
-                    if progress is not None:
-                        progress(done, len(utterances))
-            ledger.check(len(utterances), limit, WAY_OUT)
-            if not writer.entries:
-                raise UserError(f"{folder}: no utterance is left to write ({ledger}); {WAY_OUT}")
-            _write_index(temporary, writer.shards, writer.entries)
-            os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # after os.replace there is nothing left to remove
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{folder}: the disk is full; free some space there or name another folder") from error
-        raise UserError(f"{error.filename or folder}: cannot write shards: {error.strerror}") from error
-    return Index(str(folder), tuple(writer.shards), tuple(writer.entries))
-
-
-def _check_request(utterances: Sequence[Utterance], folder: Path, encode: str, rate: int | None) -> None:
-    if encode not in ENCODINGS:
-        raise UserError(f"encode is {encode!r}; wanted {' or '.join(ENCODINGS)}")
-    if encode == "original" and rate is not None:
-        raise UserError(
-            f"rate is {rate}, but encode=original keeps each recording's own; leave rate out or encode=flac"
-        )
-    if not utterances:
-        raise UserError(f"{folder}: no utterances to write")
-    ids: set[str] = set()
-    for utterance in utterances:
-        if utterance.id in ids:
-            raise UserError(f"the id {utterance.id!r} is there twice; ids must differ")
-        ids.add(utterance.id)
-    if os.path.ismount(folder):
-        raise UserError(f"{folder} is a mount point, which cannot be renamed into place; name a folder inside it")
-    if (folder / INDEX).exists():
-        raise UserError(f"{folder} holds shards already; name another folder, or delete this one to write it anew")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} holds other things; name a folder that is empty or does not exist")
-
-
-def _make(temporary: Path) -> None:
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        temporary.mkdir()
-    except FileExistsError as error:
-        raise UserError(
-            f"{temporary} is there: another run is writing it or was killed while it did; "
-            "if none is running, delete it and try again"
-        ) from error
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What goes into the tar for one utterance."""
-
-    text: str
-    audio_bytes: bytes
-    suffix: str  # of the audio member
-    seconds: float
-    rate: int  # Hz
-
-
-@dataclass(frozen=True)
-class _Left:
-    cause: str
-    detail: str = ""
-
-
-def _prepare_all(
-    utterances: Sequence[Utterance], encode: str, rate: int | None, workers: int
-) -> Generator[_Prepared | _Left, None, None]:
-    """`_prepare` of each in order; at most a few recordings a worker are held in memory."""
-    if workers <= 1:
-        yield from (_prepare(utterance, encode, rate) for utterance in utterances)
-        return
-    waiting: deque[Future[_Prepared | _Left]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for utterance in utterances:
-                waiting.append(pool.submit(_prepare, utterance, encode, rate))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prepare(utterance: Utterance, encode: str, rate: int | None) -> _Prepared | _Left:
-    text = nfc(utterance.text)
-    if not text:
-        return _Left("empty text")
-    try:
-        data = Path(utterance.audio).read_bytes()
-        rate = probe(data).rate if rate is None else rate
-        wave = load(data, rate)  # (N,)
-    except OSError as error:
-        return _Left("audio cannot be read", f"{utterance.audio}: {error.strerror}")
-    except UserError as error:
-        return _Left("audio cannot be decoded", f"{utterance.audio}: {str(error).removeprefix('<bytes>: ')}")
-    seconds = len(wave) / rate
-    if utterance.seconds is not None and abs(seconds - utterance.seconds) > max(0.5, 0.1 * utterance.seconds):
-        found = f"{utterance.audio}: {seconds:.2f} s decoded, {utterance.seconds:.2f} s in the manifest"
-        return _Left("audio is not as long as the manifest says", found)
-    if encode == "original":
-        return _Prepared(text, data, _suffix(utterance.audio), seconds, rate)
-    return _Prepared(text, write_flac(wave, rate), "flac", seconds, rate)
-
-
-def _suffix(path: str) -> str:
-    """A member suffix for a recording: its own where that is plain and does not mean text.
-
-    >>> [_suffix(name) for name in ("a.b/c.d.OPUS", "no suffix", "odd.txt", "곡.노래")]
-    ['opus', 'audio', 'audio', 'audio']
-    """
-    suffix = Path(path).suffix[1:].lower()
-    return suffix if re.fullmatch(r"[a-z0-9]{1,8}", suffix) and suffix not in ("txt", "json") else "audio"
-
-
-class _Hashing:
-    """A file being written whose bytes are counted and hashed on the way."""
-
-    def __init__(self, path: Path):
-        self.file = path.open("wb")
-        self.sha256 = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: bytes) -> None:
-        self.file.write(data)
-        self.sha256.update(data)
-        self.bytes += len(data)
-
-    def close(self) -> None:
-        self.file.close()
-
-
-class _ShardsWriter:
-    """Writes samples into shard after shard of a folder, and keeps what the index will say of them."""
-
-    def __init__(self, folder: Path, shard_bytes: int, shard_utterances: int):
-        self.folder, self.shard_bytes, self.shard_utterances = folder, shard_bytes, shard_utterances
-        self.shards: list[Shard] = []
-        self.entries: list[Entry] = []
-        self.written = 0  # utterances in the open shard
-        self.file: _Hashing | None = None
-        self.tar: TarWriter | None = None
-
-    def __enter__(self) -> _ShardsWriter:
-        return self
-
-    def __exit__(self, kind: object, value: object, trace: object) -> None:
-        if kind is None:
-            self._finish()
-        elif self.tar is not None and self.file is not None:
-            with suppress(OSError):
-                self.tar.close()
-            with suppress(OSError):
-                self.file.close()
-
-    def write(self, utterance: Utterance, prepared: _Prepared) -> None:
-        if self.tar is None:
-            self.file = _Hashing(self.folder / f"shard-{len(self.shards):06d}.tar")
-            self.tar = TarWriter(self.file, encoder=False, compress=False, user="", group="", mode=0o644, mtime=0)
-        about = {"id": utterance.id, "seconds": prepared.seconds, "speaker": utterance.speaker, "rate": prepared.rate}
-        members = {
-            "txt": prepared.text.encode(),
-            "json": json.dumps(about, ensure_ascii=False).encode(),
-            prepared.suffix: prepared.audio_bytes,
-        }
-        key = f"{len(self.entries):08d}"
-        start = self.tar.tarstream.offset
-        for suffix, data in members.items():  # one at a time: TarWriter sorts the members of one call
-            self.tar.write({"__key__": key, suffix: data})
-        end = self.tar.tarstream.offset
-        crc32 = zlib.crc32(prepared.audio_bytes)
-        entry = Entry(utterance.id, len(self.shards), start, end - start, crc32, prepared.seconds, len(prepared.text))
-        self.entries.append(entry)
-        self.written += 1
-        if end >= self.shard_bytes or self.written >= self.shard_utterances:
-            self._finish()
-
-    def _finish(self) -> None:
-        if self.tar is None:
-            return
-        assert self.file is not None
-        self.tar.close()
-        self.file.close()
-        name = f"shard-{len(self.shards):06d}.tar"
-        self.shards.append(Shard(name, self.file.bytes, self.file.sha256.hexdigest(), self.written))
-        self.file, self.tar, self.written = None, None, 0
-
-
-def _write_index(folder: Path, shards: Sequence[Shard], entries: Sequence[Entry]) -> None:
-    temporary = folder / (INDEX + ".part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(f'{{"format": {FORMAT},\n"shards": [\n')
-        file.write(",\n".join(json.dumps(_record(shard)) for shard in shards))
-        file.write('\n],\n"utterances": [\n')
-        file.write(",\n".join(json.dumps(_record(entry), ensure_ascii=False) for entry in entries))
-        file.write("\n]}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / INDEX)
-
-
-def _record(row: Shard | Entry) -> dict[str, Any]:
-    return {column.name: getattr(row, column.name) for column in fields(row)}
-
-
-# ---------------------------------------------------------------------------------------------------------- reading
 
 
 def holds_shards(place: str | Path) -> bool:

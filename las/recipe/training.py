@@ -89,7 +89,9 @@ def _train(
     recognizer = Recognizer(model, tokenizer, config.search)
     validate = Validator(recognizer, valid_loader, config, world)
     if state is None:
-        validate()  # what cannot work should fail now: not after the first epoch, and before the folder is taken
+        validate(
+            trial=True
+        )  # what cannot work should fail now: not after the first epoch, and before the folder is taken
         if world.leads:
             run_folder.claim(config, folder)
     trainer = build_trainer(config, recognizer, loader, validate, folder, reporter, world)

@@ -31,12 +31,16 @@ class Validator:
         self.world = world
 
     @torch.no_grad()
-    def __call__(self) -> Validation:
+    def __call__(self, trial: bool = False) -> Validation:
+        """Of the whole set; `trial`: of the longest batches alone, one for each rank, to see whether it works. (A model
+        that has learnt nothing ends no transcript, so a whole set would take it far longer than a trained one.)
+        """
         model, tokenizer = self.recognizer.model.eval(), self.recognizer.tokenizer
         search = replace(self.config.search, beam=1)
         total, tokens, counts = 0.0, 0, ErrorCounts()
         fixed: tuple[torch.Tensor, list[str], str] | None = None
-        for _, read in self.loader.batches(0, 0, self.world.rank, self.world.size):
+        skip = max(0, len(self.loader.plan(0, self.world.size)) - self.world.size) if trial else 0
+        for _, read in self.loader.batches(0, skip, self.world.rank, self.world.size):
             if read is None:
                 continue
             batch = read.to(self.recognizer.device)

@@ -42,18 +42,15 @@ class World:
         if self.size == 1:
             return
         parameters = list(parameters)
-        device = parameters[0].device
-        there = torch.tensor([float(one.grad is not None) for one in parameters], device=device)
-        self._reduce(there)
-        used = [one for one, count in zip(parameters, there.tolist(), strict=True) if count]
-        for one in used:
-            if one.grad is None:
-                one.grad = torch.zeros_like(one)
-        for bucket in _buckets([one.grad for one in used if one.grad is not None]):
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        there = torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device)
+        for bucket in _buckets([*gradients, there]):
             flat = torch.cat([gradient.flatten() for gradient in bucket])
             self._reduce(flat)
             for gradient, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
                 gradient.copy_(summed.view_as(gradient))
+        for one, gradient, count in zip(parameters, gradients, there.tolist(), strict=True):
+            one.grad = gradient if count else None
 
     def add(self, figures: Sequence[float], device: torch.device) -> list[float]:
         """Figures, each summed over the ranks."""
@@ -62,6 +59,10 @@ class World:
         summed = torch.tensor(figures, dtype=torch.float64, device=device)
         self._reduce(summed)
         return summed.tolist()
+
+    def meet(self) -> None:
+        """Wait until every rank is here."""
+        self.add([0.0], torch.device("cpu"))
 
     def gather(self, state: Tensor, device: torch.device) -> list[Tensor]:
         """A tensor of every rank, all of one shape, by rank."""
@@ -142,7 +143,7 @@ def _told(world: World) -> Iterator[None]:
         cause = str(error).splitlines()[0]
         raise UserError(
             f"rank {world.rank} of {world.size}: another rank is gone or does not answer ({cause}); "
-            "its own message says why; continue with --resume"
+            "its own message says why; start again, a training with --resume"
         ) from None
 
 

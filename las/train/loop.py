@@ -169,6 +169,7 @@ class Trainer:
         self.log = Log(folder, silent=not world.leads)
         self.parameters = list(model.parameters())
         self.waited = 0.0  # s for the loader, since this start
+        self.before = 0.0  # s of training before it
         self.split_told = False  # whether this start has told of a batch that did not fit
         for part in (WEIGHTS, "attention") if world.leads else ():
             (folder / part).mkdir(exist_ok=True)
@@ -176,6 +177,7 @@ class Trainer:
     def run(self) -> list[Path]:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
         self.log.take_back(self.progress.update)
+        self.waited, self.before = 0.0, self.progress.seconds
         saved = time.perf_counter()
         started = saved - self.progress.seconds
         with stop_requested() as stop:
@@ -382,7 +384,8 @@ class Trainer:
 
     def _log_training(self, epoch: int, figures: dict[str, float]) -> None:
         seconds = max(self.progress.seconds, 1e-9)
-        more = {"seconds": seconds, "speed": self.progress.audio / seconds, "waited": self.waited}
+        waited = self.waited / max(self.progress.seconds - self.before, 1e-9)  # share of the time, for the loader
+        more = {"seconds": seconds, "speed": self.progress.audio / seconds, "waited": waited}
         self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more, **self._stage()})
 
     def _validate(self) -> None:

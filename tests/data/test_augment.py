@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 import torch
+import torchaudio
 
 from las.data.augment import (
     AugmentConfig,
@@ -13,12 +14,14 @@ from las.data.augment import (
     add_noise,
     change_speed,
     coloured_noise,
+    fast_size,
     reverberate,
     room_response,
 )
 from las.data.loader import Loader, LoaderConfig
 from las.data.manifest import Utterance
-from las.data.shards import read_index, write_shards
+from las.data.sharding import write_shards
+from las.data.shards import read_index
 from las.errors import UserError
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -41,6 +44,13 @@ def test_a_faster_tone_is_shorter_and_higher(speed):
     assert len(changed) == pytest.approx(len(wave) / speed, abs=1)
     spectrum = torch.fft.rfft(changed * torch.hann_window(len(changed))).abs()
     assert float(spectrum.argmax()) * rate / len(changed) == pytest.approx(pitch * speed, abs=1)
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.1])
+def test_speed_is_torchaudios_resampling(speed):
+    wave = speech(1.3)
+    wanted = torchaudio.functional.resample(wave, round(RATE * speed), RATE)
+    assert torch.allclose(change_speed(wave, speed, RATE)[: len(wanted)], wanted, atol=1e-6)
 
 
 def test_speeds_are_drawn_alike_and_the_same_every_time():
@@ -94,10 +104,21 @@ def test_silence_gets_no_noise_and_silent_noise_adds_none():
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_coloured_noise_falls_as_its_colour_says(slope):
     """From one octave to the next, twice as wide, the power changes by (1 - slope) * 3 dB."""
-    power = torch.fft.rfft(coloured_noise(1 << 16, slope, 5)).abs().square()
+    power = sum(torch.fft.rfft(coloured_noise(1 << 16, slope, seed)).abs().square() for seed in range(4))
     octaves = [power[1 << n : 2 << n].sum() for n in range(8, 14)]
     steps = [10 * math.log10(after / before) for before, after in itertools.pairwise(octaves)]
     assert steps == pytest.approx([3.01 * (1 - slope)] * 5, abs=0.7)
+
+
+def test_a_fast_size_is_the_first_of_its_kind():
+    def fast(number):
+        for factor in (2, 3, 5):
+            while number % factor == 0:
+                number //= factor
+        return number == 1
+
+    for samples in (1, 2, 7, 1001, 140_000):
+        assert fast_size(samples) == next(n for n in itertools.count(samples) if n % 2 == 0 and fast(n))
 
 
 def test_a_room_answers_with_a_click_and_a_tail_that_falls_by_60_decibels():

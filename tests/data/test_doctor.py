@@ -9,7 +9,7 @@ import soundfile
 
 from las.data.doctor import examine, render, to_json
 from las.data.manifest import Utterance, write_manifest
-from las.data.shards import write_shards
+from las.data.sharding import write_shards
 from las.text.tokenizer import train_tokenizer
 
 RATE = 8000

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import random
 import signal
@@ -12,7 +13,8 @@ import torch
 
 from las.data.loader import Loader, LoaderConfig, _leave_signals_to_parent
 from las.data.manifest import Utterance
-from las.data.shards import Entry, Shard, _write_index, read_index, read_sample, write_shards
+from las.data.sharding import _write_index, write_shards
+from las.data.shards import Entry, Shard, read_index, read_sample
 from las.errors import UserError
 from las.text.tokenizer import Tokenizer
 
@@ -282,12 +284,35 @@ def test_a_set_of_which_nothing_is_left_is_refused(make):
 
 
 def test_workers_leave_signals_to_the_training_process():
-    """The first SIGTERM and any Ctrl-C do nothing; a second SIGTERM ends the worker."""
-    for sent, status in (((signal.SIGINT, signal.SIGINT, signal.SIGTERM), 7), ((signal.SIGTERM, signal.SIGTERM), 0)):
+    """Any Ctrl-C does nothing, nor does a SIGTERM of others; one of the parent ends the worker."""
+    for ended in (False, True):
+        ready, told = os.pipe()
         child = os.fork()
         if child == 0:
             _leave_signals_to_parent(0)
-            for number in sent:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
                 os.kill(os.getpid(), number)
+            while signal.sigpending():
+                time.sleep(0.01)
+            os.write(told, b"x")
+            time.sleep(60 if ended else 0.1)
             os._exit(7)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == status
+        os.read(ready, 1)
+        if ended:
+            os.kill(child, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == (0 if ended else 7)
+
+
+def test_a_process_that_ends_amid_an_epoch_does_not_wait_for_its_workers(make):
+    child = os.fork()
+    if child == 0:
+        batches = make(workers=1).epoch(0)
+        next(batches)
+        multiprocessing.util._exit_function()  # what Python does at exit, while `batches` is still held
+        os._exit(3)
+    ended = time.monotonic() + 20
+    while (found := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < ended:
+        time.sleep(0.02)
+    if found == (0, 0):
+        os.kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(found[1]) == 3

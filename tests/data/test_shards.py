@@ -15,9 +15,10 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from las.data import shards as module
+from las.data import sharding as module
 from las.data.manifest import Utterance
-from las.data.shards import Entry, Index, Shard, iterate, read_index, read_sample, read_text, verify, write_shards
+from las.data.sharding import write_shards
+from las.data.shards import Entry, Index, Shard, iterate, read_index, read_sample, read_text, verify
 from las.errors import UserError
 from las.ledger import Ledger
 

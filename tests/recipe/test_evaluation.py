@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from las.data.manifest import Utterance, write_manifest
-from las.data.shards import write_shards
+from las.data.sharding import write_shards
 from las.errors import UserError
 from las.evaluate.score import score
 from las.recipe import evaluation

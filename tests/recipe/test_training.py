@@ -18,7 +18,7 @@ import torch
 from las import checkpoint
 from las import config as settings
 from las.data.manifest import Utterance, read_manifest
-from las.data.shards import write_shards
+from las.data.sharding import write_shards
 from las.errors import UserError
 from las.recipe import training
 from las.recipe.config import RunConfig

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from las.data.manifest import Utterance
+from las.data.sharding import write_shards
 from las.errors import UserError
 from las.recipe import evaluation, models, training
 from las.train.distributed import World, joined
@@ -57,6 +59,23 @@ def test_gradients_become_their_sum_and_a_rank_without_them_adds_nothing():
         return [None if grad is None else grad.tolist() for grad in (shared.grad, one.grad, nobodys.grad)]
 
     assert ranks(work) == {rank: [[3.0, 3.0], [0.0, 1.0, 2.0], None] for rank in (0, 1)}
+
+
+def test_a_rank_that_is_killed_amid_sharding_leaves_no_index(tools, tmp_path):
+    path = tools.write_wav(tmp_path / "one.wav", torch.zeros(800))
+    utterances = [Utterance(str(number), str(path), "text") for number in range(8)]
+
+    def work(world):
+        def die(done, total):
+            if world.rank == 1 and done == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return write_shards(utterances, tmp_path / "s", progress=die, ranks=world).root
+
+    found = ranks(work)
+    assert list(found) == [0]
+    assert "another rank is gone" in found[0]
+    assert not list(tmp_path.glob("s*"))
 
 
 def test_more_than_one_message(monkeypatch):

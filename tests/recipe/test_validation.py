@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import torch
+
+from las.data.loader import Loader
+from las.data.shards import read_index
+from las.model.las import LAS
+from las.recipe.validation import Validator
+from las.text.tokenizer import Tokenizer
+from las.transcribe.recognizer import Recognizer
+
+
+def test_a_trial_takes_the_longest_batch_alone(run_config, monkeypatch):
+    config = run_config("data.batch_utterances=3", "data.workers=0")
+    tokenizer = Tokenizer.load(config.data.tokenizer)
+    rate = config.model.frontend.sample_rate
+    loader = Loader(read_index(config.data.valid), tokenizer, rate, config.data, shuffle=False, seed=0)
+    longest = max(entry.seconds for entry in loader.entries)
+    torch.manual_seed(0)
+    validate = Validator(Recognizer(LAS(config.model, tokenizer.size), tokenizer, config.search), loader, config)
+    heard = []
+    batches = loader.batches
+
+    def listen(*arguments):
+        for place, batch in batches(*arguments):
+            heard.append(batch)
+            yield place, batch
+
+    monkeypatch.setattr(loader, "batches", listen)
+    validate(trial=True)
+    assert [int(batch.samples.max()) for batch in heard] == [round(longest * rate)]
+    validate()
+    assert sum(map(len, heard[1:])) == len(loader.entries)
