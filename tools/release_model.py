@@ -2,8 +2,8 @@
 
     python tools/release_model.py RUN/model NAME
 
-What lies beside the model comes along: its language_model/ (in half precision too) and its calibration.json. The card
-is kept if there is one already: it is written by hand, with data, WER, limits and licence.
+What lies beside the model comes along: its language_model/ (in half precision too) and its calibration.json. The model's
+card is kept if there is one already: it is written by hand, with data, WER, limits and licence.
 """
 
 import shutil
@@ -20,11 +20,10 @@ from las.transcribe.fitted import FILE
 def release(source: Path, target: Path) -> None:
     """Write the model at `source` to `target` in half precision, in place of one that is there."""
     model = read_model(source)
-    card = target / CARD if (target / CARD).is_file() else model.path / CARD
+    kept = target / CARD
+    card = (kept if kept.is_file() else model.path / CARD).read_text(encoding="utf-8")
     config = yaml.safe_dump(model.config, sort_keys=False, allow_unicode=True)
-    write_model(
-        target, config, model.weights, model.tokenizer, model.vocabulary, card.read_text(encoding="utf-8"), half=True
-    )
+    write_model(target, config, model.weights, model.tokenizer, model.vocabulary, card, half=True)
     if (source / FILE).is_file():
         shutil.copyfile(source / FILE, target / FILE)
     if (source / "language_model").is_dir():

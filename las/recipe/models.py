@@ -46,7 +46,7 @@ def pretrained() -> list[Path]:
 
 def check_writable(name: str) -> None:
     """Raise `UserError` for a model that ships: what is installed is not changed."""
-    if find_model(name) in pretrained():
+    if find_model(name).resolve() in [path.resolve() for path in pretrained()]:
         raise UserError(f"--write: {name} ships with las and is not changed; copy its folder and name the copy")
 
 

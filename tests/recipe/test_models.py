@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -31,7 +32,8 @@ def test_a_model_is_found_by_name_or_folder(random_model, monkeypatch, tmp_path)
 
 def test_a_model_that_ships_is_not_written_to(random_model):
     models.check_writable(str(random_model))
-    for name in ("digits", str(find_model("digits"))):
+    shipped = find_model("digits")
+    for name in ("digits", str(shipped), os.path.relpath(shipped)):
         with pytest.raises(UserError, match=f"--write: {name} ships with las and is not changed; copy its folder and"):
             models.check_writable(name)
 
