@@ -2,8 +2,8 @@
 
     python tools/release_model.py RUN/model NAME
 
-What lies beside the model comes along: its language_model/ (in half precision too) and its calibration.json. The model's
-card is kept if there is one already: it is written by hand, with data, WER, limits and licence.
+What lies beside the model comes along: its language_model/ (in half precision too) and its calibration.json. The
+model's card is kept if there is one already: it is written by hand, with data, WER, limits and licence.
 """
 
 import shutil
