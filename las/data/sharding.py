@@ -207,6 +207,7 @@ def _write_together(job: _Job, ledger: Ledger, ranks: Ranks) -> tuple[list[Shard
         _store_part(job, ranks)
         ranks.meet()
         stored = list(_stored(job, ledger, ranks))
+        ranks.meet()  # all have read what was left out: each refuses by itself, and then the files go
         _check_left(job, ledger, stored)
         _write_part(job, _cut(job, stored), ranks)
         ranks.meet()

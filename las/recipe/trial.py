@@ -99,7 +99,7 @@ def attempt(plan: Plan, progress: Callable[[float, float], None]) -> Trial:
             longest, *times = _times(trainer, loader, [first, *others], plan, progress)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
     times = times or [longest]
-    return Trial(device, longest, sum(times) / len(times), len(times), peak - before, tuple(reporter.warnings))
+    return Trial(device, longest, sum(times) / len(times), len(times), max(0, peak - before), tuple(reporter.warnings))
 
 
 def _groups(plan: list[list[Entry]], largest: list[Entry], accumulate: int) -> list[list[list[Entry]]]:
