@@ -189,9 +189,7 @@ def attention_of(recognizer: Recognizer, recording: bytes, text: str) -> Attenti
     if len(wave) > recognizer.whole * recognizer.rate or model.speller.attention is None:
         return None
     tokens = tokenizer.encode(text)
-    listened = model.listen(
-        wave.unsqueeze(0).to(recognizer.device), torch.tensor([len(wave)], device=recognizer.device)
-    )
+    listened = recognizer.listen([wave])
     before = torch.tensor([[BOS, *tokens]], device=recognizer.device)
     _, weights = model.speller(before, model.remember(listened))  # (1, L + 1, S)
     return Attention((*tokenizer.pieces(tokens), "</s>"), weights[0].float().cpu().numpy())

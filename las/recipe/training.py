@@ -89,9 +89,8 @@ def _train(
     recognizer = Recognizer(model, tokenizer, config.search)
     validate = Validator(recognizer, valid_loader, config, world)
     if state is None:
-        validate(
-            trial=True
-        )  # what cannot work should fail now: not after the first epoch, and before the folder is taken
+        # what cannot work should fail now: not after the first epoch, and before the folder is taken
+        validate(trial=True)
         if world.leads:
             run_folder.claim(config, folder)
     trainer = build_trainer(config, recognizer, loader, validate, folder, reporter, world)

@@ -8,27 +8,33 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
+def serve(answer):
+    """A server that gives every GET request to `answer`, in threads of its own, and its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer(self)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    return server, f"http://127.0.0.1:{server.server_port}"
+
+
 class Host:
     """Serves a folder with ranges; `plan` orders the next answers: a status, cut, stall, whole, more or flood."""
 
     def __init__(self, folder: Path):
         self.plan: list = []
         self.asked: list[tuple[str, str | None]] = []
-        host = self
+        self.folder = folder
+        self.server, self.address = serve(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                host.answer(self, folder / urllib.parse.unquote(self.path.lstrip("/")))
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, request, path):
+    def answer(self, request):
+        path = self.folder / urllib.parse.unquote(request.path.lstrip("/"))
         asked = request.headers.get("Range")
         self.asked.append((path.name, asked))
         order = self.plan.pop(0) if self.plan else None

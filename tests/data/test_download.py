@@ -6,14 +6,13 @@ import io
 import json
 import os
 import tarfile
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from loopback import serve
 
 from las.data import download
 from las.data.download import fetch, unpack
@@ -33,19 +32,7 @@ class Publisher:
         self.content, self.tag, self.ranges, self.length = CONTENT, '"v1"', True, True
         self.plan: list = []
         self.requests: list[dict] = []
-        publisher = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                publisher.answer(self)
-
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        self.server, self.address = serve(lambda request: self.answer(request))  # a test may put another in its place
 
     def answer(self, request):
         self.requests.append(dict(request.headers))

@@ -160,17 +160,24 @@ def test_lengths_of_training_utterances_say_what_is_cut():
         assert (found.whole, found.piece) == (expected, expected)
 
 
-def test_a_file_that_breaks_off_is_left_out_whole(able, tools, monkeypatch):
-    """Its first pieces were decoded already; what came before and after it stays."""
-    monkeypatch.setattr(module, "AHEAD", 0)
+@pytest.fixture
+def breaking(monkeypatch):
+    """Recordings of more than 20,000 samples break off at their end; the function that reads them so."""
     stream = module.audio.stream
 
-    def breaking(source, rate):
+    def read(source, rate):
         yield from stream(source, rate)
         if len(source[0]) > 20_000:
             raise UserError("damaged")
 
-    monkeypatch.setattr(module.audio, "stream", breaking)
+    monkeypatch.setattr(module.audio, "stream", read)
+    return read
+
+
+@pytest.mark.usefixtures("breaking")
+def test_a_file_that_breaks_off_is_left_out_whole(able, tools, monkeypatch):
+    """Its first pieces were decoded already; what came before and after it stays."""
+    monkeypatch.setattr(module, "AHEAD", 0)
     short = (tools.sing("ab"), tools.rate)
     long = (0.01 * torch.randn(8 * tools.rate), tools.rate)
     errors = []
@@ -179,15 +186,7 @@ def test_a_file_that_breaks_off_is_left_out_whole(able, tools, monkeypatch):
     assert errors == ["damaged"]
 
 
-def test_two_of_one_name_are_told_apart(able, tools, monkeypatch):
-    stream = module.audio.stream
-
-    def breaking(source, rate):
-        yield from stream(source, rate)
-        if len(source[0]) > 20_000:
-            raise UserError("damaged")
-
-    monkeypatch.setattr(module.audio, "stream", breaking)
+def test_two_of_one_name_are_told_apart(able, tools, breaking, monkeypatch):
     monkeypatch.setattr(able, "_cut", lambda source: breaking(source, able.rate))
     long = (0.01 * torch.randn(20_001), tools.rate)  # one piece, as that before it
     found = able.transcribe([(tools.sing("ab"), tools.rate), long], on_error=lambda *_: None)
