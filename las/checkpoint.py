@@ -1,7 +1,7 @@
 """Files that outlive a process: the state of a run, to resume it, and the model folder, to use it.
 
     MODEL/config.yaml          settings, with the number of this format and the vocabulary's size
-    MODEL/model.safetensors    weights
+    MODEL/model.safetensors    weights; as int8, a matrix NAME has its scales, one a row, beside it in NAME.scale
     MODEL/tokenizer.model      SentencePiece
     MODEL/README.md            the card: data, WER, limits
 
@@ -28,6 +28,7 @@ from las.errors import UserError
 
 FORMAT = 1  # of model folders
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.model", "README.md"
+SCALE = ".scale"  # ends the name of the scales of a matrix that is stored as int8
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,16 @@ def write_model(
     tokenizer: bytes,
     vocabulary: int,
     card: str,
-    half: bool = False,
+    store: torch.dtype = torch.float32,
 ) -> None:
-    """Make a model folder, replacing one that is there only when all is written. `half` stores weights as float16."""
+    """Make a model folder, replacing one that is there only when all is written. `store`: see `write_weights`."""
     temporary = folder.with_name(folder.name + ".part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     write_config(temporary, config, vocabulary)
     (temporary / TOKENIZER).write_bytes(tokenizer)
     (temporary / CARD).write_text(card, encoding="utf-8")
-    write_weights(temporary / WEIGHTS, weights, half)
+    write_weights(temporary / WEIGHTS, weights, store)
     if folder.exists():
         old = folder.with_name(folder.name + ".old")
         shutil.rmtree(old, ignore_errors=True)
@@ -100,9 +101,20 @@ def read_model(folder: str | Path) -> ModelFolder:
     return ModelFolder(folder, config, vocabulary, read_weights(folder / WEIGHTS), tokenizer)
 
 
-def write_weights(path: Path, weights: dict[str, Tensor], half: bool = False) -> None:
-    """Store tensors as safetensors, under a temporary name first."""
-    kept = {name: (value.half() if half and value.is_floating_point() else value) for name, value in weights.items()}
+def write_weights(path: Path, weights: dict[str, Tensor], store: torch.dtype = torch.float32) -> None:
+    """Store tensors as safetensors, under a temporary name first.
+
+    `store` is float32 (which leaves tensors as they are), float16, or int8: there each row of a matrix (of a kernel:
+    each output) is whole numbers from -127 to 127 times a scale of its own, and what is not a matrix is float16.
+    """
+    kept: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if store == torch.float32 or not value.is_floating_point():
+            kept[name] = value
+        elif store == torch.int8 and value.dim() > 1:
+            kept[name], kept[name + SCALE] = _to_int8(value.float())
+        else:
+            kept[name] = value.half()
     temporary = path.with_name(path.name + ".part")
     whole = torch.contiguous_format
     # copies, as safetensors wants: tensors of one model may share their memory
@@ -112,14 +124,32 @@ def write_weights(path: Path, weights: dict[str, Tensor], half: bool = False) ->
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, floating-point ones as float32."""
+    """Tensors of a safetensors file, floating-point ones as float32, and int8 ones by their scales."""
     try:
         weights = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: damaged or not safetensors: {error}") from None
-    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    for name in [name for name, value in weights.items() if value.dtype == torch.int8]:
+        scale = weights.pop(name + SCALE, None)
+        rows = weights[name].shape[:1]
+        if scale is None or scale.shape != rows:
+            found = "nothing" if scale is None else f"shape {tuple(scale.shape)}"
+            raise UserError(f"{path}: {name + SCALE!r} must hold {rows.numel()} scales of int8 rows, found {found}")
+        weights[name] = weights[name].float() * _as_column(scale, weights[name])
+    return weights
+
+
+def _to_int8(value: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (rows, ...) -> whole numbers of the same shape, float32 scales (rows,)."""
+    scale = value.abs().flatten(1).amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    return (value / _as_column(scale, value)).round().to(torch.int8), scale
+
+
+def _as_column(scale: Tensor, value: Tensor) -> Tensor:
+    return scale.view(-1, *[1] * (value.dim() - 1))
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:

@@ -41,7 +41,7 @@ def test_a_model_folder_reads_back(model):
 
 def test_half_precision_is_stored_in_half_the_space_and_read_as_float32(tmp_path):
     weights = {"a": torch.randn(1000), "steps": torch.tensor(7)}
-    write_model(tmp_path / "half", "", weights, b"", 1, "", half=True)
+    write_model(tmp_path / "half", "", weights, b"", 1, "", torch.float16)
     write_model(tmp_path / "full", "", weights, b"", 1, "")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")]
     assert sizes[0] < 0.6 * sizes[1]
@@ -49,6 +49,34 @@ def test_half_precision_is_stored_in_half_the_space_and_read_as_float32(tmp_path
     assert found["a"].dtype == torch.float32
     assert torch.allclose(found["a"], weights["a"], atol=2e-3)
     assert found["steps"].dtype == torch.int64
+
+
+def test_int8_takes_a_quarter_of_the_space_and_each_row_is_right_to_half_a_step_of_its_own(tmp_path):
+    rows = torch.randn(40, 30, 3) * torch.logspace(-6, 3, 40).view(-1, 1, 1)
+    rows[7] = 0.0
+    weights = {"kernel": rows, "bias": torch.tensor([1.0, -2.5]), "steps": torch.tensor(7)}
+    sizes = {}
+    for store in (torch.int8, torch.float32):
+        checkpoint.write_weights(tmp_path / str(store), weights, store)
+        sizes[store] = (tmp_path / str(store)).stat().st_size
+    assert sizes[torch.int8] < 0.32 * sizes[torch.float32]
+    found = checkpoint.read_weights(tmp_path / "torch.int8")
+    assert found.keys() == weights.keys()
+    step = rows.abs().amax((1, 2), keepdim=True) / 127
+    assert bool(((found["kernel"] - rows).abs() <= step * 0.5001).all())
+    assert found["bias"].tolist() == [1.0, -2.5]
+    assert found["steps"].item() == 7
+    again = {name: value.clone() for name, value in found.items()}
+    checkpoint.write_weights(tmp_path / "again", again, torch.int8)
+    assert torch.allclose(checkpoint.read_weights(tmp_path / "again")["kernel"], found["kernel"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scales", [None, torch.ones(3), torch.ones(2, 1)])
+def test_int8_rows_without_their_scales_are_refused(tmp_path, scales):
+    weights = {"matrix": torch.ones(2, 4, dtype=torch.int8)} | ({} if scales is None else {"matrix.scale": scales})
+    checkpoint.write_weights(tmp_path / "bad", weights)
+    with pytest.raises(UserError, match=r"bad: 'matrix.scale' must hold 2 scales of int8 rows, found (nothing|shape)"):
+        checkpoint.read_weights(tmp_path / "bad")
 
 
 def test_weights_that_are_one_tensor_by_two_names_are_stored_by_both(tmp_path):

@@ -1,8 +1,8 @@
-"""A trained model folder -> las/pretrained/NAME, weights in half precision.
+"""A trained model folder -> las/pretrained/NAME, weights as float16 or int8.
 
-    python tools/release_model.py RUN/model NAME
+    python tools/release_model.py RUN/model NAME [float16 | int8]
 
-What lies beside the model comes along: its language_model/ (in half precision too) and its calibration.json. The
+What lies beside the model comes along: its language_model/ (stored in the same way) and its calibration.json. The
 model's card is kept if there is one already: it is written by hand, with data, WER, limits and licence.
 """
 
@@ -10,29 +10,32 @@ import shutil
 import sys
 from pathlib import Path
 
+import torch
 import yaml
 
 from las.checkpoint import CARD, read_model, write_model
 from las.recipe.models import PRETRAINED
 from las.transcribe.fitted import FILE
 
+STORES = {"float16": torch.float16, "int8": torch.int8}
 
-def release(source: Path, target: Path) -> None:
-    """Write the model at `source` to `target` in half precision, in place of one that is there."""
+
+def release(source: Path, target: Path, store: torch.dtype = torch.float16) -> None:
+    """Write the model at `source` to `target`, in place of one that is there."""
     model = read_model(source)
     kept = target / CARD
     card = (kept if kept.is_file() else model.path / CARD).read_text(encoding="utf-8")
     config = yaml.safe_dump(model.config, sort_keys=False, allow_unicode=True)
-    write_model(target, config, model.weights, model.tokenizer, model.vocabulary, card, half=True)
+    write_model(target, config, model.weights, model.tokenizer, model.vocabulary, card, store)
     if (source / FILE).is_file():
         shutil.copyfile(source / FILE, target / FILE)
     if (source / "language_model").is_dir():
-        release(source / "language_model", target / "language_model")
+        release(source / "language_model", target / "language_model", store)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) not in (3, 4) or sys.argv[3:] not in ([], *([name] for name in STORES)):
         sys.exit(__doc__)
     target = PRETRAINED / sys.argv[2]
-    release(Path(sys.argv[1]), target)
+    release(Path(sys.argv[1]), target, STORES[(sys.argv[3:] or ["float16"])[0]])
     print(f"{target}: {sum(file.stat().st_size for file in target.rglob('*') if file.is_file()) / 1e6:.2f} MB")
