@@ -16,6 +16,8 @@ import typer
 from las.cli import data, evaluate, language_models, train, transcribe
 from las.errors import UserError
 
+SPINS = "2000"  # turns that OpenMP's threads (libgomp) wait awake for the next operation: some microseconds
+
 app = typer.Typer(
     help="Attention-based speech recognition: Listen, Attend and Spell.",
     no_args_is_help=True,
@@ -54,6 +56,8 @@ app.add_typer(doctor, name="doctor")
 
 def main() -> None:
     """Run the command line; a `UserError` or a file that cannot be written is one line on stderr and exit status 1."""
+    # read when torch is loaded; by default it is 150 times as many, and the threads starve where other programs run
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 come out as they are

@@ -13,6 +13,19 @@ def test_help_is_quick_and_names_the_verbs():
         assert verb in done.stdout
 
 
+def test_threads_are_told_how_long_to_wait_awake_before_torch_is_loaded_and_a_user_may_say_otherwise(monkeypatch):
+    code = "import os, sys, las.cli as c; sys.argv[1:] = ['models']; c.main()"
+    for said, expected in ((None, "2000"), ("7", "7")):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        if said:
+            monkeypatch.setenv("GOMP_SPINCOUNT", said)
+        ask = f"import atexit, os, sys; atexit.register(lambda: print(os.environ['GOMP_SPINCOUNT'])); {code}"
+        done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == expected
+    ask = "import sys, las.cli; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_nine_of_ten_files_in_a_process_of_its_own(random_model, voices):
     command = [sys.executable, "-m", "las", "transcribe", "--model", str(random_model), "--", *map(str, voices)]
     done = subprocess.run(command, capture_output=True, check=False)
