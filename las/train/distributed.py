@@ -3,11 +3,15 @@
 Each process, a rank, has its own batches of an update; gradients are added up over the ranks, so all take the same
 step. torchrun starts the ranks and names them in the environment; a process that it did not start is alone. Gradients
 are summed in one go after the backward pass, not in hooks: a rank that has no batch left simply adds zeros.
+
+On CPUs each rank keeps to cores of its own: ranks that wake each other several times an update are otherwise put on
+one core while another is idle.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -107,6 +111,10 @@ def joined(backend: str, minutes: float) -> Iterator[World]:
     patience = timedelta(minutes=minutes)
     with _told(world):
         store, _, _ = next(ranks.rendezvous("env://", timeout=patience))
+        if backend == "gloo":
+            _keep_to_own_cores(
+                store, world
+            )  # before there are threads, which get the cores of the one that starts them
         ranks.init_process_group(backend, store=store, rank=world.rank, world_size=size, timeout=patience)
     try:
         yield world
@@ -124,6 +132,20 @@ def world_on(device: str, lost_minutes: float = 60.0) -> Iterator[tuple[torch.de
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     with joined("nccl" if chosen.type == "cuda" else "gloo", lost_minutes) as world:
         yield chosen, world
+
+
+def _keep_to_own_cores(store: Any, world: World) -> None:
+    """Ranks of one machine that may all use the same cores divide them; one that was given its own keeps them."""
+    if not hasattr(os, "sched_setaffinity"):
+        return  # not on Linux
+    cores = sorted(os.sched_getaffinity(0))
+    store.set(f"cores of {world.rank}", f"{platform.node()} {cores}")
+    every = [store.get(f"cores of {rank}") for rank in range(world.size)]
+    alike = [rank for rank, found in enumerate(every) if found == every[world.rank]]
+    place = alike.index(world.rank)
+    first, end = (len(cores) * number // len(alike) for number in (place, place + 1))
+    if len(alike) <= len(cores):
+        os.sched_setaffinity(0, cores[first:end])
 
 
 def _part(store: Any, world: World) -> None:

@@ -99,6 +99,22 @@ def test_figures_and_states_of_all_ranks():
     assert ranks(work) == {rank: ([1.0, 1.0], [[0, 7], [1, 7]]) for rank in (0, 1)}
 
 
+def test_ranks_divide_the_cores_they_share_and_keep_those_they_were_given(monkeypatch):
+    cores = sorted(os.sched_getaffinity(0))
+    for size in (2, 3):
+        found = ranks(lambda _: sorted(os.sched_getaffinity(0)), size)
+        if size <= len(cores):
+            assert [core for own in found.values() for core in own] == cores
+            assert all(len(one) in (len(cores) // size, len(cores) // size + 1) for one in found.values())
+        else:
+            assert list(found.values()) == [cores] * size
+    given = {0: {0, 1, 2}, 1: {3, 4, 5}, 2: {0, 1, 2}}  # a machine of six cores, two ranks bound to the same three
+    kept = {}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: given[int(os.environ["RANK"])])
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, chosen: kept.update(cores=sorted(chosen)))
+    assert ranks(lambda _: kept, 3) == {0: {"cores": [0]}, 1: {"cores": [3, 4, 5]}, 2: {"cores": [1, 2]}}
+
+
 def test_a_lost_rank_ends_the_others_with_a_message():
     def work(world):
         if world.rank == 1:
