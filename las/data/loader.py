@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -152,7 +153,7 @@ class Loader:
             generator=torch.Generator(),  # else starting workers draws from the global generator
             worker_init_fn=_leave_signals_to_parent,
         )
-        received = map(_received, batches)
+        received = islice(map(_received, batches), len(places))  # so that the thread does not end the workers
         for place, (batch, leavings) in zip(places, _ahead(received) if workers else received, strict=True):
             for leaving in leavings:
                 self.ledger.leave(*leaving)
