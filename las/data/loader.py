@@ -11,8 +11,12 @@ import os
 import random
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -149,7 +153,8 @@ class Loader:
             generator=torch.Generator(),  # else starting workers draws from the global generator
             worker_init_fn=_leave_signals_to_parent,
         )
-        for place, (batch, leavings) in zip(places, map(_received, batches), strict=True):
+        received = islice(map(_received, batches), len(places))  # so that the thread does not end the workers
+        for place, (batch, leavings) in zip(places, _ahead(received) if workers else received, strict=True):
             for leaving in leavings:
                 self.ledger.leave(*leaving)
             self.ledger.check(len(self.index), self.config.leave_out, WAY_OUT)
@@ -258,6 +263,22 @@ def _received(sent: _Sent) -> tuple[Batch | None, list[Leaving]]:
         return None, leavings
     ids, waves, *small = parts
     return Batch(ids, waves, *map(torch.from_numpy, small)), leavings
+
+
+Item = TypeVar("Item")
+
+
+def _ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, fetched by a thread: to take a batch over from a worker means to wait until the worker has its
+    turn on a core, which on a busy machine takes longer than a step of a small model."""
+    thread = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(thread.submit(next, items, None) for _ in range(2))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, items, None))
+            yield item
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def _leave_signals_to_parent(worker: int) -> None:

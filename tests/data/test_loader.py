@@ -4,6 +4,7 @@ import multiprocessing.util
 import os
 import random
 import signal
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from las.data.loader import Loader, LoaderConfig, _leave_signals_to_parent
+from las.data.loader import Loader, LoaderConfig, _ahead, _leave_signals_to_parent
 from las.data.manifest import Utterance
 from las.data.sharding import _write_index, write_shards
 from las.data.shards import Entry, Shard, read_index, read_sample
@@ -281,6 +282,24 @@ def test_a_recording_too_long_is_counted_and_named(make, index):
 def test_a_set_of_which_nothing_is_left_is_refused(make):
     with pytest.raises(UserError, match=r"shards: no utterance to load \(longer than data.longest: 12 "):
         make(longest=0.1, leave_out=1.0)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 4, 5])
+def test_items_fetched_ahead_are_the_same_and_no_thread_is_left(taken):
+    before = threading.active_count()
+    items = _ahead(iter("abcde"))
+    assert [next(items) for _ in range(taken)] == list("abcde"[:taken])
+    if taken == 5:
+        assert next(items, None) is None
+    items.close()
+    assert threading.active_count() == before
+
+
+def test_what_goes_wrong_ahead_is_raised_in_its_place():
+    items = _ahead(1 // (2 - number) for number in range(9))
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(items)
 
 
 def test_workers_leave_signals_to_the_training_process():
