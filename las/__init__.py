@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(name: str = "digits", device: str = "auto") -> Recognizer:
-    """A model, by the name of one that ships (`las models`) or by its folder, ready to transcribe."""
+def load(name: str | None = None, device: str = "auto") -> Recognizer:
+    """A model, ready to transcribe: one that ships, by its name (`las models`), a folder, or the default one."""
+    from las.recipe import DEFAULT_MODEL
     from las.recipe.models import open_model
 
-    return open_model(name, device)[0]
+    return open_model(name or DEFAULT_MODEL, device)[0]

@@ -11,6 +11,7 @@ import typer
 
 from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, writable
 from las.cli.progress import progress_bar
+from las.recipe import DEFAULT_MODEL
 
 Sister = Annotated[
     list[str] | None,
@@ -20,7 +21,7 @@ Sister = Annotated[
 
 def evaluate(
     words: Annotated[list[str], typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests.")],
-    model: Model = "digits",
+    model: Model = DEFAULT_MODEL,
     output_dir: Report = None,
     append: Annotated[Path | None, typer.Option(help="A file of results, such as RESULTS.md, to add rows to.")] = None,
     device: Device = "auto",
@@ -97,7 +98,7 @@ def compare(
 
 def tune(
     words: Annotated[list[str], typer.Argument(metavar="SET [KEY=VALUE]...", help="Shards to tune on, and settings.")],
-    model: Model = "digits",
+    model: Model = DEFAULT_MODEL,
     vary: Annotated[
         str,
         typer.Option(help="Search settings to choose, with commas between; of language models, those that are there."),
@@ -127,7 +128,7 @@ def tune(
 
 def calibrate(
     sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to fit on.")],
-    model: Model = "digits",
+    model: Model = DEFAULT_MODEL,
     sister: Sister = None,
     check: Annotated[str | None, typer.Option(help="A set the map is not fitted on, to see what it is worth.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Put the map into the model's calibration.json.")] = False,
@@ -153,7 +154,7 @@ def calibrate(
 
 def verdicts(
     sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to make cases of.")],
-    model: Model = "digits",
+    model: Model = DEFAULT_MODEL,
     sister: Sister = None,
     early: Annotated[
         list[str] | None,

@@ -16,6 +16,7 @@ import typer
 from las.cli.options import Device, Model, writable, write
 from las.cli.progress import progress_bar
 from las.errors import UserError
+from las.recipe import DEFAULT_MODEL
 
 
 class Format(StrEnum):
@@ -32,7 +33,7 @@ class Format(StrEnum):
 
 def transcribe(
     files: Annotated[list[str], typer.Argument(help="Audio files, folders of them, or globs.")],
-    model: Model = "digits",
+    model: Model = DEFAULT_MODEL,
     output_format: Annotated[
         Format, typer.Option("--output-format", "-f", help="txt, json, srt, vtt, tsv, ctm, or all of them.")
     ] = Format.txt,
@@ -179,7 +180,7 @@ def _check_outputs(paths: list[str], formats: list[str], output_dir: Path | None
 
 def models() -> None:
     """List the models that ship with las."""
-    from las.recipe.models import DEFAULT_MODEL, pretrained
+    from las.recipe.models import pretrained
 
     for folder in pretrained():
         card = (folder / "README.md").read_text(encoding="utf-8")

@@ -25,7 +25,6 @@ from las.transcribe.recognizer import NEVER, Recognizer
 from las.transcribe.verdict import read_thresholds
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
-DEFAULT_MODEL = "digits"
 
 
 def find_model(name: str) -> Path:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from las.data.manifest import read_manifest
-from las.recipe import models
+from las.recipe import DEFAULT_MODEL, models
 from las.transcribe.recognizer import Segment, Transcript
 from las.transcribe.verdict import OK, Verdict
 
@@ -185,11 +185,12 @@ def test_a_reader_that_goes_away_is_no_traceback(random_model, voices):
 def test_models_lists_what_ships(las, random_model, monkeypatch, tmp_path):
     monkeypatch.setattr(models, "PRETRAINED", tmp_path / "pretrained")
     assert las("models") == (0, "", "")
-    shutil.copytree(random_model, tmp_path / "pretrained" / "digits")
-    (tmp_path / "pretrained/digits/README.md").write_text(
-        "# digits\n\nReads numbers. 숫자.\n\nMore.\n", encoding="utf-8"
-    )
-    assert las("models") == (0, "digits (default)\t0.1 MB\tReads numbers. 숫자.\n", "")
+    for name, text in ((DEFAULT_MODEL, "Reads numbers. 숫자."), ("zebra", "Reads stripes.")):
+        shutil.copytree(random_model, tmp_path / "pretrained" / name)
+        card = tmp_path / "pretrained" / name / "README.md"
+        card.write_text(f"# {name}\n\n{text}\n\nMore.\n", encoding="utf-8")
+    listed = f"{DEFAULT_MODEL} (default)\t0.1 MB\tReads numbers. 숫자.\nzebra\t0.1 MB\tReads stripes.\n"
+    assert las("models") == (0, listed, "")
 
 
 def test_hot_words_come_as_words_or_as_a_file(las, complaint, trained, corpus, tmp_path):
