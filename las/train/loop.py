@@ -41,7 +41,7 @@ from las.train.pieces import Pieces, in_pieces
 from las.train.run_folder import STATE, WEIGHTS, forget_weights
 from las.train.sampling import SamplingConfig
 from las.train.span import check_span, is_on
-from las.train.sums import Sums
+from las.train.sums import Asked, Sums
 from las.train.watch import Watch, measure
 
 PRECISIONS = ("fp32", "bf16")
@@ -170,6 +170,8 @@ class Trainer:
         self.parameters = list(model.parameters())
         self.waited = 0.0  # s for the loader, since this start
         self.before = 0.0  # s of training before it
+        self.saved = 0.0  # when the state was stored last
+        self.asked: Asked = False, False  # whether, as of the last update, any rank asks to stop, and to save
         self.split_told = False  # whether this start has told of a batch that did not fit
         for part in (WEIGHTS, "attention") if world.leads else ():
             (folder / part).mkdir(exist_ok=True)
@@ -178,20 +180,22 @@ class Trainer:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
         self.log.take_back(self.progress.update)
         self.waited, self.before = 0.0, self.progress.seconds
-        saved = time.perf_counter()
-        started = saved - self.progress.seconds
+        self.saved = time.perf_counter()
+        started = self.saved - self.progress.seconds
         with stop_requested() as stop:
+
+            def ask() -> Asked:
+                return stop(), self.world.leads and time.perf_counter() - self.saved > 60 * self.config.save_minutes
+
             for epoch in range(self.progress.epoch, self.config.epochs):
                 plan = self.loader.plan(epoch, self.world.size)
                 for end, group, missing in self._groups(epoch, plan):
-                    figures = self.update(group, len(plan), missing)
+                    figures = self.update(group, len(plan), missing, ask)
                     self.progress.batch = end
                     self.progress.seconds = time.perf_counter() - started
                     self._tell(epoch, len(plan), figures)
-                    due = self.world.leads and time.perf_counter() - saved > 60 * self.config.save_minutes
-                    stopped, due = map(bool, self.world.add([stop(), due], self.device))
+                    stopped, due = ask() if self.world.size == 1 else self.asked  # alone: what came up just now, too
                     if stopped or due:
-                        saved = time.perf_counter()
                         self.save()
                     if stopped:
                         raise Interrupted(f"interrupted at update {self.progress.update}; continue with --resume")
@@ -204,6 +208,7 @@ class Trainer:
 
     def save(self) -> None:
         """Store all that `restore` needs."""
+        self.saved = time.perf_counter()
         cuda = self.device.type == "cuda"
         state = {
             "progress": asdict(self.progress),
@@ -271,11 +276,14 @@ class Trainer:
             )
         progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0
 
-    def update(self, group: list[Batch], plan: int, missing: int = 0) -> dict[str, float]:
+    def update(
+        self, group: list[Batch], plan: int, missing: int = 0, ask: Callable[[], Asked] = lambda: (False, False)
+    ) -> dict[str, float]:
         """One step of the optimiser on the sum of some batches of every rank; figures of it are returned.
 
-        `plan` is the number of batches in the epoch, `missing` of utterances that could not be read. No figures where
-        nothing is left to train on.
+        `plan` is the number of batches in the epoch, `missing` of utterances that could not be read. `ask` tells late
+        in the update what this rank asks for; `asked` is then what any rank does. No figures where nothing is left to
+        train on. The ranks wait for each other once: every further time would cost what the slowest is slower by.
         """
         config, progress = self.config, self.progress
         updates = config.epochs * -(-plan // (config.accumulate * self.world.size))
@@ -288,24 +296,17 @@ class Trainer:
         if progress.update in config.growth:
             self.moving.forget()
         self.optimizer.zero_grad(set_to_none=True)
-        heard = sum(len(batch) for batch in group)
-        own = sum(int(batch.lengths.sum()) for batch in group) + heard
-        tokens, heard, left = map(int, self.world.add([own, heard, missing], self.device))
-        progress.left += left
-        if not tokens:
-            return {}
         with weight_noise(self.model, config.weight_noise if noisy else 0.0):
-            found = [self._fitting(batch, tokens) for batch in group]
-        sums = Sums.of(found, self.rate, self.world, self.device)
+            found = [self._fitting(batch) for batch in group]
+        self.world.add_gradients(self.parameters)
+        sums = Sums.of(found, missing, ask(), self.rate, self.world, self.device)
+        self.asked = sums.asked
         self._tell_memory(sums)
-        progress.heard, progress.left = progress.heard + sums.heard, progress.left + heard - sums.heard
+        progress.heard, progress.left = progress.heard + sums.heard, progress.left + sums.left
         if not sums.tokens:
             return {}
-        self.world.add_gradients(self.parameters)
-        if sums.tokens < tokens:  # what did not fit is as if it had not been there
-            for value in self.parameters:
-                if value.grad is not None:
-                    value.grad.mul_(tokens / sums.tokens)
+        gradients = [value.grad for value in self.parameters if value.grad is not None]
+        torch._foreach_div_(gradients, float(sums.tokens))
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip or float("inf"))
         if not norm.isfinite():
             raise UserError(f"{self._where(group)}: the gradient is {norm.item()}; lower train.optimizer.rate")
@@ -315,9 +316,9 @@ class Trainer:
         self.progress.audio += sums.seconds
         return {**sums.figures(self.mwer is not None), "rate": rate, "gradient_norm": norm.item()}
 
-    def _fitting(self, batch: Batch, tokens: int) -> Pieces[Losses]:
+    def _fitting(self, batch: Batch) -> Pieces[Losses]:
         """The gradient of a batch, in pieces where memory is short; an utterance too long for it is left out."""
-        found = in_pieces(batch, lambda piece: self._backward(piece, tokens), self.parameters, self.device)
+        found = in_pieces(batch, self._backward, self.parameters, self.device)
         for one in found.left:
             self.loader.ledger.leave("does not fit into memory", one.ids[0], f"{one.waves.numel() / self.rate:.1f} s")
         if found.left:
@@ -338,7 +339,7 @@ class Trainer:
                 f"({self.loader.config.batch_seconds:g}), or data.batch_grid for long transcripts"
             )
 
-    def _backward(self, batch: Batch, tokens: int) -> Losses:
+    def _backward(self, batch: Batch) -> Losses:
         objective, update = self.config.objective, self.progress.update
         batch = batch.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
@@ -348,11 +349,11 @@ class Trainer:
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
         share = objective.ctc_weight_at(update) if output.ctc_logits is not None else 0.0
-        total = ((1 - share) * found.speller + share * found.ctc) / tokens
+        total = (1 - share) * found.speller + share * found.ctc  # a sum over the tokens
         if weight := objective.guide_weight_at(update):
-            total = total + weight * guide(output, batch, objective.guide_width) / tokens
+            total = total + weight * guide(output, batch, objective.guide_width)
         if expected is not None:
-            total = expected.loss / tokens + self.config.mwer.objective_weight * total
+            total = expected.loss + self.config.mwer.objective_weight * total
             found = replace(found, expected_errors=expected.errors)
         if not total.isfinite():
             raise UserError(

@@ -11,6 +11,8 @@ from las.train.distributed import World
 from las.train.objectives import Losses
 from las.train.pieces import Pieces
 
+Asked = tuple[bool, bool]  # to stop, to save
+
 
 @dataclass(frozen=True)
 class Sums:
@@ -23,12 +25,22 @@ class Sums:
     seconds: float  # of audio
     tokens: int  # ends of sentence included
     heard: int  # utterances
+    left: int  # utterances that could not be read, or did not fit into memory
     splits: int  # batches that did not fit into memory
     split_seconds: float  # of padded audio in those
+    asked: Asked  # by any rank
 
     @classmethod
-    def of(cls, found: Sequence[Pieces[Losses]], rate: int, world: World, device: torch.device) -> Sums:
-        """Of this rank's batches, of audio at `rate` Hz, and those of the others."""
+    def of(
+        cls,
+        found: Sequence[Pieces[Losses]],
+        missing: int,
+        asked: Asked,
+        rate: int,
+        world: World,
+        device: torch.device,
+    ) -> Sums:
+        """Of this rank's batches, of audio at `rate` Hz and without `missing` utterances, and those of the others."""
         done = [one for pieces in found for one in pieces.done]
         split = [one for pieces in found for one in pieces.split]
         own = [
@@ -39,12 +51,15 @@ class Sums:
             sum(float(batch.samples.sum()) for batch, _ in done) / rate,
             sum(one.tokens for _, one in done),
             sum(len(batch) for batch, _ in done),
+            missing + sum(len(batch) for pieces in found for batch in pieces.left),
             len(split),
             sum(batch.waves.numel() for batch in split) / rate,
+            *asked,
         ]
-        speller, ctc, correct, errors, seconds, *counts, padded = world.add(own, device)
-        tokens, heard, splits = map(int, counts)
-        return cls(speller, ctc, correct, errors, seconds, tokens, heard, splits, padded)
+        speller, ctc, correct, errors, seconds, *counts, padded, stop, save = world.add(own, device)
+        tokens, heard, left, splits = map(int, counts)
+        together = bool(stop), bool(save)
+        return cls(speller, ctc, correct, errors, seconds, tokens, heard, left, splits, padded, together)
 
     def figures(self, mwer: bool) -> dict[str, float]:
         """Losses and hits per token; word errors per utterance where they were looked for."""

@@ -54,10 +54,10 @@ def test_a_slow_device_is_not_tried_for_long(run_config, monkeypatch):
 def test_a_batch_that_does_not_fit_is_told_of(run_config, monkeypatch):
     backward = Trainer._backward
 
-    def limited(trainer, batch, tokens):
+    def limited(trainer, batch):
         if len(batch) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return backward(trainer, batch, tokens)
+        return backward(trainer, batch)
 
     monkeypatch.setattr(Trainer, "_backward", limited)
     monkeypatch.setattr(trial, "UPDATES", 1)

@@ -158,12 +158,12 @@ def short_of_memory(trainer, most, late=False):
     """
     backward, tried = trainer._backward, []
 
-    def limited(batch, tokens):
+    def limited(batch):
         tried.append(batch)
         full = batch.tokens.numel() > most
         if full and not late:
             torch.empty(10**15)
-        found = backward(batch, tokens)
+        found = backward(batch)
         if full:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return found
@@ -409,14 +409,14 @@ def test_weight_noise_is_there_while_the_gradient_is_taken_and_only_in_its_span(
     trainer = make(*words, *STILL)
     distances, backward = [], trainer._backward
 
-    def watched(batch, tokens):
+    def watched(batch):
         clean = trainer.clean
         distances.append((trainer.model.speller.hidden.weight.detach() - clean).std().item())
-        return backward(batch, tokens)
+        return backward(batch)
 
-    def update(group, plan, missing):
+    def update(group, plan, missing, ask):
         trainer.clean = trainer.model.speller.hidden.weight.detach().clone()
-        return step(group, plan, missing)
+        return step(group, plan, missing, ask)
 
     step, trainer.update, trainer._backward = trainer.update, update, watched
     trainer.run()
@@ -458,7 +458,7 @@ def test_the_weights_of_the_losses_are_those_of_the_update(make):
     for update, learns in ((0, (True, False)), (1, (True, True)), (2, (False, True))):
         trainer.progress.update = update
         trainer.optimizer.zero_grad()
-        trainer._backward(batch, 10)
+        trainer._backward(batch)
         parts = (trainer.model.speller.output.weight, trainer.model.ctc.output.weight)
         assert tuple(part.grad is not None and bool(part.grad.any()) for part in parts) == learns
 
