@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from las.errors import UserError
 from las.model.memory import Attention, AttentionConfig, Memory
 
-CACHED = 1 << 20  # numbers that a step of location attention works on at a time, on a CPU
+CACHED = 1 << 20  # numbers that energies are made of at a time, on a CPU
 
 
 @dataclass(frozen=True)
@@ -56,38 +57,63 @@ class LocationAttention(Attention):
         return memory.frames.new_zeros(len(memory.frames), beams, memory.frames.shape[1])
 
     def forward(self, speller: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        batch, beams, frames = state.shape
-        seen = self.location(state.reshape(batch * beams, 1, frames)).transpose(1, 2)  # f (B * K, S, channels)
-        if torch.is_grad_enabled():
-            places = self.place(seen).view(batch, beams, frames, -1)  # (B, K, S, A)
-            mixed = (places + memory.keys.unsqueeze(1) + self.query(speller).unsqueeze(2)).tanh()
-            energy = self.energy(mixed).squeeze(-1)
-        else:
-            energy = self._energy_up_to_a_number(seen.unflatten(0, (batch, beams)), memory.keys, self.query(speller))
+        kernel = self.location.weight.squeeze(1)  # (C, k)
+        half = kernel.shape[1] // 2
+        around = nn.functional.pad(state, (half, half)).unfold(2, kernel.shape[1], 1)  # (B, K, S, k)
+        seen = nn.functional.linear(around, kernel)  # f (B, K, S, C); as a convolution its gradient is slow on a CPU
+        learned = (self.place.weight, self.energy.weight)
+        energy = _Energy.apply(seen, memory.keys, self.query(speller), *learned, torch.is_grad_enabled())
         context, weights = memory.read(energy)
         return context, weights, state + weights.to(state.dtype)
 
-    def _energy_up_to_a_number(self, seen: Tensor, keys: Tensor, query: Tensor) -> Tensor:
-        """The energies e (B, K, S), all of an utterance larger by the same number, which the softmax does not see.
 
-        tanh x = 2 sigmoid(2 x) - 1, and a sigmoid costs a tenth of a tanh (torch 2.11 on a CPU). On a CPU one
-        utterance and a stretch of its frames at a time, in the same memory, which then stays in the cache.
-        """
+class _Energy(torch.autograd.Function):
+    """The energies w . tanh(W s + V h + U f) (B, K, S), all of an utterance larger by the same number.
+
+    The softmax does not see that number, and without it tanh x = 2 sigmoid(2 x) - 1 is a sigmoid, which costs a tenth
+    of a tanh (torch 2.11 on a CPU). All sigmoids are kept for the gradient; where none is wanted, on a CPU, one
+    utterance and a stretch of its frames at a time use the same memory, which then stays in the cache.
+
+    Shapes: seen (B, K, S, C), keys (B, S, A), query (B, K, A), place (A, C), energy (1, A).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, seen: Tensor, keys: Tensor, query: Tensor, place: Tensor, energy: Tensor, keep: bool
+    ) -> Tensor:
         batch, beams, frames, _ = seen.shape
-        width, cpu = keys.shape[2], seen.device.type == "cpu"
-        step, stretch = (1, max(1, CACHED // (beams * width))) if cpu else (batch, frames)
+        width, whole = keys.shape[2], keep or seen.device.type != "cpu"
+        step, stretch = (batch, frames) if whole else (1, max(1, CACHED // (beams * width)))
         room = keys.new_empty(step * beams * min(stretch, frames) * width)
-        places, weight = self.place.weight.t().to(keys.dtype), 2 * self.energy.weight[0].to(keys.dtype)
-        energy = keys.new_empty(batch, beams, frames)
+        place, energy = place.to(keys.dtype), energy.to(keys.dtype)
+        energies = keys.new_empty(batch, beams, frames)
         for first, begin in product(range(0, batch, step), range(0, frames, stretch)):
             part, span = slice(first, first + step), slice(begin, begin + stretch)
-            looked = seen[part, :, span].reshape(-1, seen.shape[3])  # (rows, channels)
+            looked = seen[part, :, span].reshape(-1, seen.shape[3])  # (rows, C)
             rows = room[: len(looked) * width].view(-1, width)
             mixed = rows.view(step, beams, -1, width)
             torch.add(keys[part, span].unsqueeze(1), query[part].unsqueeze(2), out=mixed)  # (step, K, stretch, A)
-            rows.addmm_(looked, places, beta=2.0, alpha=2.0).sigmoid_()
-            energy[part, :, span] = torch.mv(rows, weight).view(step, beams, -1)
-        return energy
+            rows.addmm_(looked, place.t(), beta=2.0, alpha=2.0).sigmoid_()
+            energies[part, :, span] = torch.mv(rows, 2 * energy[0]).view(step, beams, -1)
+        if keep:
+            ctx.save_for_backward(seen, rows, place, energy)
+        return energies
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        seen, squashed, place, energy = ctx.saved_tensors
+        slopes = grad.reshape(-1, 1) @ (4 * energy)  # (B * K * S, A)
+        torch.ops.aten.sigmoid_backward(slopes, squashed, grad_input=slopes)
+        mixed = slopes.view(*grad.shape, -1)  # (B, K, S, A)
+        return (
+            (slopes @ place).view(seen.shape),
+            mixed.sum(1) if mixed.shape[1] > 1 else mixed.squeeze(1),  # the sum of one thing is slow
+            mixed.sum(2),
+            (seen.reshape(len(slopes), -1).t() @ slopes).t(),
+            2 * (grad.reshape(1, -1) @ squashed),
+            None,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,9 +148,10 @@ class CoverageAttention(Attention):
         return memory.frames.new_zeros(len(memory.frames), beams, memory.frames.shape[1])
 
     def forward(self, speller: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        covered = self.covered(state.unsqueeze(3))  # (B, K, S, A)
-        mixed = (covered + memory.keys.unsqueeze(1) + self.query(speller).unsqueeze(2)).tanh()
-        context, weights = memory.read(self.energy(mixed).squeeze(-1))
+        seen = state.unsqueeze(3).to(memory.keys.dtype)
+        learned = (self.covered.weight, self.energy.weight)
+        energy = _Energy.apply(seen, memory.keys, self.query(speller), *learned, torch.is_grad_enabled())
+        context, weights = memory.read(energy)
         return context, weights, state + weights.to(state.dtype)
 
 

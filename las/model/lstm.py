@@ -234,10 +234,19 @@ with warnings.catch_warnings():
 
 
 def pack(weight: Tensor, batch: int) -> tuple[Tensor, bool]:
-    """A weight (out, in) as the loops' products read it, and whether that is oneDNN's own layout (bf16 only)."""
-    if weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), batch), True
+    """A weight (out, in) as products with few rows read it fastest, and whether that is oneDNN's own layout."""
+    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+        bfloat16 = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        if bfloat16 or weight.dtype == torch.float32:
+            return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), batch), True
     return weight.t().contiguous(), False
+
+
+def packed_product(rows: Tensor, weight: Tensor, packed: bool) -> Tensor:
+    """Rows (B, in) and what `pack` made of a weight (out, in) -> (B, out)."""
+    if packed:
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+    return torch.mm(rows, weight)
 
 
 def double_new(weight: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from las.errors import UserError
+from las.model.stepwise import StepwiseProduct
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,11 @@ class Memory:
 
     def average(self, weights: Tensor) -> Tensor:
         """Weights alpha (B, Q, S) -> context c (B, Q, H)."""
-        return weights.to(self.frames.dtype) @ self.frames  # eq. 11
+        return self._product(weights)  # eq. 11
+
+    @cached_property
+    def _product(self) -> StepwiseProduct:
+        return StepwiseProduct(self.frames)
 
 
 class Attention(nn.Module):

@@ -13,6 +13,7 @@ One `step` serves training and search; what it carries is state in, state out.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -21,9 +22,11 @@ from torch import Tensor, nn
 from las.errors import UserError
 from las.model.attention import CONFIGS, KINDS, ContentConfig
 from las.model.memory import Attention, AttentionConfig, Memory, hide
+from las.model.stepwise import StepwiseProduct
 
 CONTEXTS = ("attention", "every_step", "initial")
 CELLS = ("lstm", "gru")
+Layers = Iterable[Callable[[Tensor], Tensor]]  # what makes the gates of each layer of the LSTM with input feeding
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Speller(nn.Module):
                 nn.Linear(width + config.width, 4 * config.width, bias=layer > 0) for layer, width in enumerate(below)
             )
         else:
+            self.recurrent = nn.ModuleList()
             fed = config.embedding + (frame_width if self.feeding or config.context == "every_step" else 0)
             kind = nn.LSTM if config.cell == "lstm" else nn.GRU
             between = config.dropout if config.layers > 1 else 0.0
@@ -149,7 +153,7 @@ class Speller(nn.Module):
 
     def step(self, tokens: Tensor, state: SpellerState, memory: Memory) -> tuple[Tensor, SpellerState]:
         """The decoder step: last tokens (B, K) -> logits of the next (B, K, V), state."""
-        state = self._advance(self._read(tokens), state, memory)
+        state = self._advance(self._read(tokens), state, memory, self.recurrent)
         return self._distribution(state.outputs[-1], state.context), state
 
     def forward(self, tokens: Tensor, memory: Memory, sampled: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -179,10 +183,10 @@ class Speller(nn.Module):
         return self._distribution(outputs, contexts), weights
 
     def _unrolled(self, read: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        state = self.start(memory)
+        state, layers = self.start(memory), self._layers(read.shape[1])
         outputs, contexts, weights = [], [], []
         for one in read.unsqueeze(2).unbind(1):  # what is read of each token (B, 1, ...)
-            state = self._advance(one, state, memory)
+            state = self._advance(one, state, memory, layers)
             outputs.append(state.outputs[-1])
             contexts.append(state.context)
             weights.append(state.weights)
@@ -191,12 +195,12 @@ class Speller(nn.Module):
     def _sampling(self, tokens: Tensor, memory: Memory, share: float) -> tuple[Tensor, Tensor]:
         """Steps over tokens (B, L) of which a share, never the first, is replaced by what the speller itself says."""
         replaced = torch.rand(tokens.shape, device=tokens.device) < share  # (B, L)
-        state = self.start(memory)
+        state, layers = self.start(memory), self._layers(tokens.shape[1])
         outputs, contexts, weights = [], [], []
         for place, token in enumerate(tokens.split(1, dim=1)):  # (B, 1)
             if place:
                 token = torch.where(replaced[:, place : place + 1], self._draw(state), token)
-            state = self._advance(self._read(token), state, memory)
+            state = self._advance(self._read(token), state, memory, layers)
             outputs.append(state.outputs[-1])
             contexts.append(state.context)
             weights.append(state.weights)
@@ -224,10 +228,18 @@ class Speller(nn.Module):
         embedded = self.dropout(self.embedding(tokens))  # (B, ..., E)
         return self.from_token(embedded) if self.by_hand else embedded  # (B, ..., 4D) or (B, ..., E)
 
-    def _advance(self, read: Tensor, state: SpellerState, memory: Memory) -> SpellerState:
+    def _layers(self, steps: int) -> list[StepwiseProduct]:
+        """`recurrent` for a pass of so many steps."""
+        layers = []
+        for linear in self.recurrent:
+            assert isinstance(linear, nn.Linear)
+            layers.append(StepwiseProduct(linear.weight.t(), linear.bias, steps))
+        return layers
+
+    def _advance(self, read: Tensor, state: SpellerState, memory: Memory, layers: Layers) -> SpellerState:
         """One step from what `_read` made of the last tokens, (B, K, ...)."""
         if self.by_hand:
-            state = self._feed(read, state)
+            state = self._feed(read, state, layers)
         else:
             _, state = self._run(read.unsqueeze(2), state)
         if self.attention is None:
@@ -235,11 +247,11 @@ class Speller(nn.Module):
         context, weights, kept = self.attention(state.outputs[-1], memory, state.attention)
         return SpellerState(state.outputs, state.cells, context, weights, kept)
 
-    def _feed(self, token_gates: Tensor, state: SpellerState) -> SpellerState:
+    def _feed(self, token_gates: Tensor, state: SpellerState, layers: Layers) -> SpellerState:
         """The LSTM with input feeding: one step from the tokens' gates (B, K, 4D)."""
         below = state.context
         outputs, cells = [], []
-        for layer, linear in enumerate(self.recurrent):
+        for layer, linear in enumerate(layers):
             if layer > 0:
                 below = self.dropout(below)
             gates = linear(torch.cat([below, state.outputs[layer]], dim=-1))  # (B, K, 4D)

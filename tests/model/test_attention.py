@@ -136,6 +136,33 @@ def test_location_equals_its_formula_frame_by_frame(cached, monkeypatch):
             summed = [old + new for old, new in zip(summed, expected, strict=True)]
 
 
+@pytest.mark.parametrize("beams", [1, 2])
+def test_location_written_out_has_the_gradients_of_its_formula(beams):
+    attention, questions, frames = made("location")
+    questions, frames = questions[:, :, :beams].clone().requires_grad_(), frames.requires_grad_()
+
+    def plain(attention: LocationAttention, questions: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        state, contexts, weights = attention.start(memory, beams), [], []
+        for question in questions:
+            seen = attention.location(state.flatten(0, 1).unsqueeze(1)).unflatten(0, (4, beams)).transpose(2, 3)
+            mixed = attention.place(seen) + memory.keys.unsqueeze(1) + attention.query(question).unsqueeze(2)
+            weights.append((attention.energy(mixed.tanh()).squeeze(3) + memory.hidden).softmax(2))
+            contexts.append(weights[-1] @ memory.frames)
+            state = state + weights[-1]
+        return torch.stack(contexts), torch.stack(weights)
+
+    learned = [questions, frames, *attention.parameters()]
+    ours, theirs = (
+        torch.autograd.grad(
+            sum(part.square().sum() for part in way(attention, questions, attention.remember(frames, VALID))),
+            learned,
+        )
+        for way in (steps, plain)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        close(one, other)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kind", SMALL)
 @pytest.mark.parametrize("scale", [1.0, 1000.0])
