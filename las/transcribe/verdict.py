@@ -45,13 +45,13 @@ SURE = 7.0  # log-odds beyond which CTC says no more
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What decides a verdict. The defaults are those of models of egs/digits (see its RESULTS.md), rounded; pace,
-    inside_seconds and confidence more lenient, for speech that is not said word by word."""
+    """What decides a verdict. The defaults are of models of egs/digits (see its RESULTS.md): the weights rounded, the
+    others of an earlier fit, pace, inside_seconds and confidence more lenient, for speech not said word by word."""
 
-    heard_weight: float = 0.9  # log-odds of speech for each of CTC's log-odds of some token where it is surest
-    still_weight: float = -2.7  # log-odds of speech for each unit of stillness
-    varies_weight: float = 0.2  # log-odds of speech for each dB of variation
-    bias: float = 5.3  # log-odds of speech besides
+    heard_weight: float = 0.45  # log-odds of speech for each of CTC's log-odds of some token where it is surest
+    still_weight: float = -2.5  # log-odds of speech for each unit of stillness
+    varies_weight: float = 0.23  # log-odds of speech for each dB of variation
+    bias: float = 2.9  # log-odds of speech besides
     speech: float = 0.0  # log-odds of speech below which it is silence
     pace: float = 0.04  # s that attention moves on for each token at least, where it does move on
     repeats: float = 3.8  # repeated tokens, less those that attention moved on for, from which it is a loop
@@ -159,6 +159,7 @@ def weigh(
         spans = [(round(one), round(one)) for one in means]
     stretches = sounds(wave, rate)
     still = [stillness(wave[int(start * rate) : math.ceil(end * rate)], rate) for start, end in stretches]
+    telling = [value for (start, end), value in zip(stretches, still, strict=True) if end - start >= TELLING]
     speech = [one for one, value in zip(stretches, still, strict=True) if placed and value < STEADY]
     read = _read_by_attention(found, speech, frame) if silent is None else None
     end = (max(last for _, last in spans) + 1) * frame if spans else 0.0
@@ -172,10 +173,7 @@ def weigh(
     loud = longest[1] > longest[0]
     return Evidence(
         0.0 if silent is None else _most_heard(silent),
-        min(
-            (value for (start, end), value in zip(stretches, still, strict=True) if end - start >= TELLING),
-            default=stillness(wave, rate),
-        ),
+        min(telling) if telling else stillness(wave, rate),
         min(VARIES, variation(wave, rate)),
         tuple(one * frame for one in means),
         tuple(placed and token in tokens[max(0, place - BACK) : place] for place, token in enumerate(tokens)),

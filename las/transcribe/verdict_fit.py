@@ -1,8 +1,8 @@
 """Cases whose verdict is known -> the thresholds that tell them apart, and how well: precision and recall.
 
 One verdict after another, in the order in which `judge` asks: each threshold is put where precision and recall of its
-verdict are best together (F1) among the cases that the verdicts before it leave. Places are tried in equal ratios, and
-of those that are equally good the middle one is taken.
+verdict are best together (F1; F.5 for `low`) among the cases that the verdicts before it leave. Places are tried in
+equal ratios, and of those that are equally good the middle one is taken.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from las.transcribe.verdict import VERDICTS, Evidence, Thresholds, judge
 
 PACE_SHARE = 0.25  # of the usual move of attention for a token: what moves on less does not move on
 TRIED = 40  # places of a threshold that are tried
-LOW_BETA = 0.5  # recall of `low` counts half: most strings that get it would be right otherwise
+LOW_BETA = 0.5  # recall of `low` counts half of precision: fine strings that it is given to are too many as it is
 RANGE = 100.0  # times the lowest of them that the highest is
 
 
