@@ -1,4 +1,4 @@
-"""A seed -> a recording in which nobody speaks: silence, noise, hum, tones and music-like notes."""
+"""A seed -> a recording in which nobody speaks: silence, noise, hum, tones, music-like notes and clicks."""
 
 from __future__ import annotations
 
@@ -71,6 +71,18 @@ def _melody(count: int, rate: int, generator: np.random.Generator) -> np.ndarray
     return wave
 
 
+def _clicks(count: int, rate: int, generator: np.random.Generator) -> np.ndarray:
+    """Ticks that die away within milliseconds, one to ten a second."""
+    wave = np.zeros(count)
+    place = round(rate * generator.uniform(0.0, 0.5))
+    while place < count:
+        fade = rate * generator.uniform(0.001, 0.006)  # samples
+        tick = generator.standard_normal(round(5 * fade)) * np.exp(-np.arange(round(5 * fade)) / fade)
+        wave[place : place + len(tick)] += generator.uniform(0.2, 1.0) * tick[: count - place]
+        place += round(rate * generator.uniform(0.1, 1.0))
+    return wave
+
+
 def _note(hertz: float, count: int, rate: int, generator: np.random.Generator) -> np.ndarray:
     time = np.arange(count) / rate
     orders = range(1, max(2, math.ceil(min(5.0, 0.45 * rate / hertz))))
@@ -86,4 +98,5 @@ KINDS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "tone": _tone,
     "chord": _chord,
     "melody": _melody,
+    "clicks": _clicks,
 }

@@ -1,8 +1,8 @@
 """Recordings with transcripts -> cases whose verdict is known, each verdict but `ok` a tenth of them.
 
-    ok         recordings as they are, with noise, cut in the middle, cut close to a single sound, and two joined with
-               a long pause: read without a gap
-    silence    nothing, noise, hum, tones and notes (las/recipe/nonspeech.py)
+    ok         recordings as they are, with noise, beside a beep, over a constant, cut in the middle, cut close to a
+               single sound, and two joined with a long pause: read without a gap
+    silence    nothing, noise, hum, tones, notes and clicks (las/recipe/nonspeech.py)
     loop       real transcripts with three or more repeated insertions: of inputs far longer than the model was trained
                on, read in one piece, and by a model from early in a training
     truncated  the last words of a transcript taken away, in plain and in joined recordings
@@ -37,6 +37,9 @@ MOST = 30  # cases of a verdict
 OK_SHARE = 5  # cases that are ok for each of another verdict
 BATCH = 60.0  # s decoded at once
 NOISE = (5.0, 25.0)  # dB that a recording is louder than the noise added to it
+BEEP = (0.15, 0.6)  # s
+BEEP_LEVEL = (-10.0, 6.0)  # dB, beside the loudest moment of the recording
+OFFSET = (0.02, 0.3)  # of full scale, up or down
 PAUSE = (1.0, 3.0)  # s between joined recordings
 OVERLONG = (2.0, 4.0)  # times the longest piece that a model reads
 OVERLONG_BEAM = 2  # they are many tokens, and loops most of all
@@ -93,9 +96,10 @@ def make_cases(
     plain = _read(recognizer, short, search, style)
     progress(1, 5)
     joined = _read(recognizer, _joined(short, recognizer, chance), search, style)
-    noisy = _read(
-        recognizer, [(_noisy(wave, recognizer.rate, chance), text) for wave, text in short[: 2 * MOST]], search, style
-    )
+    changed = {}
+    for kind, change in CHANGES.items():
+        some = [(change(wave, recognizer.rate, chance), text) for wave, text in short[: 2 * MOST]]
+        changed[kind] = _read(recognizer, some, search, style)
     parts = [(_half(wave, chance), _closest(wave, recognizer.rate)) for wave, _ in short[: 2 * MOST]]
     halves, close = (
         _read(recognizer, [(wave, "") for wave in waves], search, style) for waves in zip(*parts, strict=True)
@@ -107,14 +111,16 @@ def make_cases(
     made["silence"] = list(_silences(recognizer, style, chance))
     guessed = [] if early is None else _read(early, short, early.search, style)
     made["low"] = [
-        Case("misread", "low", one.evidence) for one in (*plain, *noisy, *joined) if one.whole and one.wrong >= WRONG
+        Case("misread", "low", one.evidence)
+        for one in (*plain, *changed["noisy"], *joined)
+        if one.whole and one.wrong >= WRONG
     ]
     progress(4, 5)
     models = [recognizer] if early is None else [recognizer, early]
     made["loop"] = [*_loops(guessed, "early"), *_overlong(models, short, style, chance)]
     ok = [
         Case(kind, "ok", one.evidence)
-        for kind, heard in (("plain", plain), ("noisy", noisy), ("joined", joined))
+        for kind, heard in {"plain": plain, "joined": joined, **changed}.items()
         for one in heard
         if one.whole and one.wrong < WRONG
     ]
@@ -203,6 +209,24 @@ def _noisy(wave: Tensor, rate: int, chance: np.random.Generator) -> Tensor:
     noise = torch.from_numpy(nonspeech(str(chance.choice(["white", "pink", "brown"])), len(wave) / rate, rate, chance))
     level = wave.square().mean().sqrt() / noise.square().mean().sqrt() / 10 ** (chance.uniform(*NOISE) / 20)
     return (wave + level * noise).clamp(-1.0, 1.0)
+
+
+def _beeped(wave: Tensor, rate: int, chance: np.random.Generator) -> Tensor:
+    """With a beep before it or after it, which no word stands for."""
+    time = torch.arange(round(chance.uniform(*BEEP) * rate), dtype=torch.float64) / rate
+    beep = torch.sin(2 * math.pi * chance.uniform(300.0, 0.3 * rate) * time)
+    beep = (wave.abs().max() * 10 ** (chance.uniform(*BEEP_LEVEL) / 20) * beep).to(wave.dtype)
+    pause = torch.zeros(round(chance.uniform(0.1, 0.5) * rate))
+    parts = [beep, pause, wave] if chance.random() < 0.5 else [wave, pause, beep]
+    return torch.cat(parts).clamp(-1.0, 1.0)
+
+
+def _shifted(wave: Tensor, rate: int, chance: np.random.Generator) -> Tensor:
+    """Over a constant, as cheap microphones add."""
+    return wave + float(chance.choice([-1.0, 1.0]) * chance.uniform(*OFFSET))
+
+
+CHANGES = {"noisy": _noisy, "beside a beep": _beeped, "over a constant": _shifted}
 
 
 def _closest(wave: Tensor, rate: int) -> Tensor:

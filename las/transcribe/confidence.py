@@ -42,7 +42,7 @@ class ConfidenceMap:
         >>> round(ConfidenceMap()((0.9, 0.2, 1.0)), 3)
         0.9
         """
-        odds = self.bias + sum(w * _log_odds(value) for w, value in zip(self.weights, features, strict=True))
+        odds = self.bias + sum(w * log_odds(value) for w, value in zip(self.weights, features, strict=True))
         return 1 / (1 + math.exp(-max(-50.0, min(50.0, odds))))
 
 
@@ -85,7 +85,7 @@ def fit(features: np.ndarray, right: np.ndarray) -> ConfidenceMap:
             f"all {len(right)} words are {kind}: confidence cannot be fitted; give recordings that the model makes "
             "some errors in, such as speakers it has not heard"
         )
-    weights = logistic(np.vectorize(_log_odds)(features), right)
+    weights = logistic(np.vectorize(log_odds)(features), right)
     return ConfidenceMap(tuple(weights[:-1].tolist()), float(weights[-1]))
 
 
@@ -143,6 +143,8 @@ def read_map(folder: Path) -> ConfidenceMap:
         return UNFITTED
     try:
         found = ConfidenceMap(tuple(float(record["weights"][name]) for name in FEATURES), float(record["bias"]))
+        if not all(map(math.isfinite, (*found.weights, found.bias))):
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{folder / FILE}: {SECTION} is no map of `las calibrate`; fit it again") from None
     return found
@@ -154,6 +156,7 @@ def write_map(folder: Path, fitted: ConfidenceMap, facts: dict[str, object]) -> 
     write_section(folder, SECTION, {"weights": weights, "bias": fitted.bias, **facts})
 
 
-def _log_odds(probability: float) -> float:
+def log_odds(probability: float) -> float:
+    """Of a probability, which counts as at least `LEAST` from 0 and 1."""
     kept = min(max(probability, LEAST), 1 - LEAST)
     return math.log(kept / (1 - kept))

@@ -46,7 +46,7 @@ class Segment:
     words: tuple[Word, ...] = ()  # where they were asked for
     alternatives: tuple[tuple[str, float], ...] = ()  # n-best texts and their scores, where more than one was asked for
     verdict: Verdict = OK  # whether it can be believed; its place is s from the recording's beginning
-    confidence: float = 1.0  # probability of a token, the geometric mean, by which the verdict went
+    confidence: float = 1.0  # probability of a token, the mean by log-odds, by which the verdict went
 
 
 @dataclass(frozen=True)

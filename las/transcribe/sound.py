@@ -1,7 +1,8 @@
 """The samples of a piece -> what of it could be speech, by the signal alone: no model is asked.
 
 Speech is louder than what is around it, and its spectrum moves. Noise and hum stand at one level; a tone, a chord or
-a note keeps its spectrum for longer than speech ever does. A constant, as cheap microphones add, is no sound.
+a note keeps its spectrum for longer than speech ever does. Clicks, however loud and many, are shorter than any
+vowel. A constant, as cheap microphones add, is no sound.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from las.transcribe.timing import STEP, loudness, noise_edge
 WINDOW = 0.064  # s, of a spectrum; two of them that do not overlap are compared
 LEVEL_STEP = 0.05  # s, over which loudness is averaged to see how far it varies
 BRIDGE = 0.03  # s; a shorter gap in a sound does not part it
-SHORTEST = 0.1  # s of a sound; a click is none
+SHORTEST = 0.1  # s of a sound
+CLICK = 0.06  # s; all sounds shorter than that: clicks. Of speech in noise more than that stands out
 LEAST = 1e-3  # how far a spectrum always moves
 
 
@@ -63,6 +65,22 @@ def sounds(wave: Tensor, rate: int) -> list[tuple[float, float]]:
 
     None where nothing stands out: there is no telling then.
     """
+    return [(start, end) for start, end in _stretches(wave, rate) if end - start >= SHORTEST]
+
+
+def only_clicks(wave: Tensor, rate: int) -> bool:
+    """Whether something is louder than the piece's noise, and none of it lasts longer than a click does.
+
+    >>> wave = torch.zeros(8000); wave[2000], wave[5000] = 0.5, -0.7
+    >>> only_clicks(wave, 8000), only_clicks(0 * wave, 8000)
+    (True, False)
+    """
+    found = _stretches(wave, rate)
+    return bool(found) and all(end - start < CLICK for start, end in found)
+
+
+def _stretches(wave: Tensor, rate: int) -> list[tuple[float, float]]:
+    """Start and end in s of what is louder than the piece's noise, however short."""
     hop = max(1, round(STEP * rate))
     levels = loudness(wave - wave.mean(), hop)
     edge = noise_edge(levels)
@@ -76,4 +94,4 @@ def sounds(wave: Tensor, rate: int) -> list[tuple[float, float]]:
             found[-1][1] = end * step
         else:
             found.append([start * step, end * step])
-    return [(float(start), float(end)) for start, end in found if end - start >= SHORTEST]
+    return [(float(start), float(end)) for start, end in found]

@@ -17,7 +17,7 @@ it has.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -26,8 +26,9 @@ from torch import Tensor
 
 from las.errors import UserError
 from las.search.trace import Trace
+from las.transcribe.confidence import log_odds
 from las.transcribe.fitted import FILE, read_section, write_section
-from las.transcribe.sound import sounds, stillness, variation
+from las.transcribe.sound import only_clicks, sounds, stillness, variation
 
 VERDICTS = ("ok", "silence", "loop", "truncated", "skipped", "low")
 SECTION = "verdicts"  # of calibration.json
@@ -35,22 +36,22 @@ NEAR = 0.5  # s; CTC's alignment has a token no further than that from its atten
 BACK = 4  # a token repeats when it is one of so many before it
 AUDIBLE = 0.05  # probability of any token from which a frame counts as heard
 TOUCH = 0.04  # s that a token may lie outside a sound and still stand for it
+TELLING = 0.2  # s of a sound whose stillness counts for the piece: a beep beside speech does not make it a tone
+STEADY = 5.0  # stillness of a sound; words of egs/digits reach 3.9, beeps 6.8 and more
 READ = 0.3  # attention, of one token's, that a sound must get to count as read where there is no CTC
 VARIES = 30.0  # dB beyond which more variation says no more
 SURE = 7.0  # log-odds beyond which CTC says no more
-MOMENT = 1.5  # s; a piece is silence only where no such stretch of it, each half over the last, is speech by itself
-CLEAR = 5.0  # log-odds of some token by CTC from which a stretch is asked
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What decides a verdict. The defaults are those of models of egs/digits (see its RESULTS.md), rounded; pace,
-    inside_seconds and confidence more lenient, for speech that is not said word by word."""
+    """What decides a verdict. The defaults are of models of egs/digits (see its RESULTS.md): the weights rounded, the
+    others of an earlier fit, pace, inside_seconds and confidence more lenient, for speech not said word by word."""
 
-    heard_weight: float = 0.9  # log-odds of speech for each of CTC's log-odds of some token where it is surest
-    still_weight: float = -2.7  # log-odds of speech for each unit of stillness
-    varies_weight: float = 0.2  # log-odds of speech for each dB of variation
-    bias: float = 5.3  # log-odds of speech besides
+    heard_weight: float = 0.45  # log-odds of speech for each of CTC's log-odds of some token where it is surest
+    still_weight: float = -2.5  # log-odds of speech for each unit of stillness
+    varies_weight: float = 0.23  # log-odds of speech for each dB of variation
+    bias: float = 2.9  # log-odds of speech besides
     speech: float = 0.0  # log-odds of speech below which it is silence
     pace: float = 0.04  # s that attention moves on for each token at least, where it does move on
     repeats: float = 3.8  # repeated tokens, less those that attention moved on for, from which it is a loop
@@ -58,14 +59,14 @@ class Thresholds:
     end_seconds: float = 0.33  # s of sound after the last token, from which it is truncated
     inside_nats: float = 4.4  # the same between tokens and before the first, from which it is skipped
     inside_seconds: float = 0.5
-    confidence: float = 0.2  # probability of a token, the geometric mean, below which it is low
+    confidence: float = 0.2  # probability of a token, the mean by log-odds, below which it is low
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if not math.isfinite(value):
-                raise UserError(f"verdicts: {name} {value} must be a finite number")
+                raise UserError(f"{name} {value} must be a finite number")
         if self.pace <= 0:
-            raise UserError(f"verdicts: pace {self.pace} s must be above 0")
+            raise UserError(f"pace {self.pace} s must be above 0")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Evidence:
     """What a piece and its transcript give a verdict to go by; places are s from the beginning of the piece."""
 
     heard: float  # log-odds that CTC gives any token in the frame where it is surest; 0 without CTC
-    still: float  # stillness of the spectrum
+    still: float  # stillness of the sound that stands least still, or of all where none stands out
     varies: float  # dB
     places: tuple[float, ...]  # where attention was for each token, or CTC where there is none
     repeated: tuple[bool, ...]  # whether each token is one of those just before it
@@ -83,15 +84,14 @@ class Evidence:
     inside: float  # where the speech that was skipped begins
     inside_nats: float
     inside_seconds: float
-    confidence: float  # geometric mean of the tokens' probabilities, CTC's and the speller's; 1 without tokens
-    moments: tuple[tuple[float, float, float], ...] = ()  # heard, still, varies of its stretches, where CTC is clear
+    confidence: float  # mean of the tokens' probabilities, CTC's and the speller's, by log-odds; 1 without tokens
+    clicks: bool = False  # nothing in it that is louder than the rest lasts longer than a click
 
     def speech(self, by: Thresholds) -> float:
-        """Log-odds of there being speech, in the piece or in one of its stretches: a loud tone is not all there is."""
-        return by.bias + max(
-            by.heard_weight * heard + by.still_weight * still + by.varies_weight * varies
-            for heard, still, varies in ((self.heard, self.still, self.varies), *self.moments)
-        )
+        """Log-odds of there being speech."""
+        if self.clicks:
+            return -math.inf
+        return by.bias + by.heard_weight * self.heard + by.still_weight * self.still + by.varies_weight * self.varies
 
     def repeats(self, pace: float) -> tuple[float, float]:
         """Most repeated tokens in a row that attention did not move on for, and the place of the first.
@@ -157,7 +157,10 @@ def weigh(
         means = [first for first, _ in spans] if spans else [0.0] * len(tokens)
     if spans is None:  # too many tokens for CTC, or no CTC: attention knows best
         spans = [(round(one), round(one)) for one in means]
-    speech = sounds(wave, rate) if placed else []
+    stretches = sounds(wave, rate)
+    still = [stillness(wave[int(start * rate) : math.ceil(end * rate)], rate) for start, end in stretches]
+    telling = [value for (start, end), value in zip(stretches, still, strict=True) if end - start >= TELLING]
+    speech = [one for one, value in zip(stretches, still, strict=True) if placed and value < STEADY]
     read = _read_by_attention(found, speech, frame) if silent is None else None
     end = (max(last for _, last in spans) + 1) * frame if spans else 0.0
     costs = np.zeros(frames) if silent is None else _costs(silent)
@@ -170,7 +173,7 @@ def weigh(
     loud = longest[1] > longest[0]
     return Evidence(
         0.0 if silent is None else _most_heard(silent),
-        stillness(wave, rate),
+        min(telling) if telling else stillness(wave, rate),
         min(VARIES, variation(wave, rate)),
         tuple(one * frame for one in means),
         tuple(placed and token in tokens[max(0, place - BACK) : place] for place, token in enumerate(tokens)),
@@ -181,19 +184,8 @@ def weigh(
         float(inside_nats),
         longest[1] - longest[0],
         _confidence(found),
-        tuple(_moments(wave, rate, frame, silent)),
+        only_clicks(wave, rate),
     )
-
-
-def _moments(wave: Tensor, rate: int, frame: float, silent: np.ndarray | None) -> Iterator[tuple[float, float, float]]:
-    """`Evidence.moments` of a piece: of all its stretches where there is no CTC."""
-    length = round(MOMENT * rate)
-    for start in range(0, len(wave) - length // 2, length // 2):
-        part, heard = wave[start : start + length], 0.0
-        if silent is not None:
-            heard = _most_heard(silent[int(start / rate / frame) : math.ceil((start + length) / rate / frame)])
-        if silent is None or heard >= CLEAR:
-            yield heard, stillness(part, rate), min(VARIES, variation(part, rate))
 
 
 def _gaps(spans: Sequence[tuple[int, int]], frames: int) -> list[tuple[int, int]]:
@@ -232,8 +224,8 @@ def _is_read(
 
 
 def _confidence(found: Trace) -> float:
-    scores = [*found.spoken, *(found.heard or ())]
-    return math.exp(sum(scores) / len(scores)) if scores else 1.0
+    odds = [log_odds(math.exp(one)) for one in (*found.spoken, *(found.heard or ()))]
+    return 1 / (1 + math.exp(-sum(odds) / len(odds))) if odds else 1.0
 
 
 def read_thresholds(folder: Path) -> Thresholds:
@@ -243,9 +235,10 @@ def read_thresholds(folder: Path) -> Thresholds:
         return Thresholds()
     try:
         return Thresholds(**{one.name: float(record[one.name]) for one in fields(Thresholds)})
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        found = f" ({error})" if isinstance(error, UserError) else ""
         raise UserError(
-            f"{folder / FILE}: {SECTION} are no thresholds of `las doctor verdicts`; fit them again"
+            f"{folder / FILE}: {SECTION} are no thresholds of `las doctor verdicts`{found}; fit them again"
         ) from None
 
 

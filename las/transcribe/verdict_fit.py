@@ -1,13 +1,12 @@
 """Cases whose verdict is known -> the thresholds that tell them apart, and how well: precision and recall.
 
 One verdict after another, in the order in which `judge` asks: each threshold is put where precision and recall of its
-verdict are best together (F1) among the cases that the verdicts before it leave. Places are tried in equal ratios, and
-of those that are equally good the middle one is taken.
+verdict are best together (F1; F.5 for `low`) among the cases that the verdicts before it leave. Places are tried in
+equal ratios, and of those that are equally good the middle one is taken.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from las.transcribe.verdict import VERDICTS, Evidence, Thresholds, judge
 
 PACE_SHARE = 0.25  # of the usual move of attention for a token: what moves on less does not move on
 TRIED = 40  # places of a threshold that are tried
+LOW_BETA = 0.5  # recall of `low` counts half of precision: fine strings that it is given to are too many as it is
 RANGE = 100.0  # times the lowest of them that the highest is
 
 
@@ -57,8 +57,9 @@ def fit(cases: Sequence[Case]) -> Thresholds:
     of = {name: [one.evidence for one in cases if one.verdict == name] for name in VERDICTS}
     if missing := [name for name, own in of.items() if not own]:
         raise UserError(f"no case of {', '.join(missing)}: the verdicts cannot be fitted; give more recordings")
-    inputs = np.array([(one.evidence.heard, one.evidence.still, one.evidence.varies) for one in cases])
-    spoken = np.array([one.verdict != "silence" for one in cases], dtype=float)
+    asked = [one for one in cases if not one.evidence.clicks]  # clicks are silence, whatever the weights
+    inputs = np.array([(one.evidence.heard, one.evidence.still, one.evidence.varies) for one in asked])
+    spoken = np.array([one.verdict != "silence" for one in asked], dtype=float)
     heard, still, varies, bias = (float(one) for one in logistic(inputs, spoken))
     by = Thresholds(heard_weight=heard, still_weight=still, varies_weight=varies, bias=bias)
     by = replace(by, pace=_pace(of["ok"], by.pace))
@@ -72,8 +73,8 @@ def fit(cases: Sequence[Case]) -> Thresholds:
         of["skipped"], [*of["low"], *of["ok"]], lambda one: (one.inside_nats, one.inside_seconds)
     )
     by = replace(by, inside_nats=nats, inside_seconds=seconds)
-    surprise = _best_above(of["low"], of["ok"], lambda one: -math.log(max(one.confidence, 1e-9)))
-    return replace(by, confidence=math.exp(-surprise))
+    doubt = _best_above(of["low"], of["ok"], lambda one: 1 - one.confidence, LOW_BETA)
+    return replace(by, confidence=1 - doubt)
 
 
 def score(cases: Sequence[Case], by: Thresholds) -> list[Score]:
@@ -110,23 +111,28 @@ def _pace(fine: Sequence[Evidence], otherwise: float) -> float:
     return PACE_SHARE * usual if usual > 0 else otherwise
 
 
-def _best_above(wanted: Sequence[Evidence], others: Sequence[Evidence], value: Callable[[Evidence], float]) -> float:
+def _best_above(
+    wanted: Sequence[Evidence], others: Sequence[Evidence], value: Callable[[Evidence], float], beta: float = 1.0
+) -> float:
     """The threshold that `value` of the wanted reaches and that of the others does not."""
-    return _best_either(wanted, others, lambda one: (value(one), 0.0))[0]
+    return _best_either(wanted, others, lambda one: (value(one), 0.0), beta)[0]
 
 
 def _best_either(
-    wanted: Sequence[Evidence], others: Sequence[Evidence], values: Callable[[Evidence], tuple[float, float]]
+    wanted: Sequence[Evidence],
+    others: Sequence[Evidence],
+    values: Callable[[Evidence], tuple[float, float]],
+    beta: float = 1.0,
 ) -> tuple[float, float]:
-    """Two thresholds, one of which at least the wanted reach."""
+    """Two thresholds, one of which at least the wanted reach; recall counts `beta` times as much as precision."""
     good, bad = (np.array([values(one) for one in group]).reshape(-1, 2) for group in (wanted, others))
     places = [_places(np.concatenate([good[:, side], bad[:, side]])) for side in (0, 1)]
-    reached = [  # F1 for each pair of thresholds, (T, T)
+    reached = [  # for each pair of thresholds, (T, T)
         ((group[:, 0] >= places[0][:, None])[:, None] | (group[:, 1] >= places[1][:, None])[None]).sum(2)
         for group in (good, bad)
     ]
-    f1 = 2 * reached[0] / (len(good) + reached[0] + reached[1])
-    rows, columns = np.nonzero(f1 >= f1.max() - 1e-12)
+    score = (1 + beta**2) * reached[0] / (beta**2 * len(good) + reached[0] + reached[1])  # F (T, T)
+    rows, columns = np.nonzero(score >= score.max() - 1e-12)
     row = rows[len(rows) // 2]
     column = np.sort(columns[rows == row])[(rows == row).sum() // 2]
     return float(places[0][row]), float(places[1][column])

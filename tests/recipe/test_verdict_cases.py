@@ -41,6 +41,17 @@ def test_on_silence_and_noise_the_transcript_is_empty():
         assert (one.text, one.words, one.verdict.name) == ("", (), "silence")
 
 
+def test_beeps_and_constants_are_put_to_recordings_by_eye():
+    wave = torch.cat([0.1 * torch.ones(RATE), -0.1 * torch.ones(RATE)])
+    for seed in range(4):
+        beeped = verdict_cases._beeped(wave, RATE, np.random.default_rng(seed))
+        assert 0.25 * RATE <= len(beeped) - len(wave) <= 1.1 * RATE
+        assert torch.equal(beeped[: len(wave)], wave) or torch.equal(beeped[-len(wave) :], wave)
+        shifted = verdict_cases._shifted(wave, RATE, np.random.default_rng(seed))
+        assert 0.02 <= abs(float(shifted.mean())) <= 0.3
+        assert torch.allclose(shifted - shifted.mean(), wave, atol=1e-6)
+
+
 def heard(text: str, written: str) -> Heard:
     return Heard(torch.zeros(8), text, (), written, FINE)
 

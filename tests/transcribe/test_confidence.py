@@ -108,6 +108,10 @@ def test_a_map_is_read_as_it_was_written(tmp_path):
         ("{", "calibration.json: cannot be read"),
         ("[]", "calibration.json: wanted a JSON object"),
         ('{"confidence": {"bias": 1}}', "calibration.json: confidence is no map of `las calibrate`"),
+        (
+            '{"confidence": {"weights": {"speller": 1, "ctc": 0, "agreement": 0}, "bias": NaN}}',
+            "calibration.json: confidence is no map of `las calibrate`",
+        ),
         ('{"confidence": 5}', "calibration.json: confidence is no map of `las calibrate`"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from las.transcribe.sound import LEAST, sounds, stillness, variation
+from las.transcribe.sound import LEAST, only_clicks, sounds, stillness, variation
 
 RATE = 8000
 
@@ -41,6 +41,17 @@ def test_a_constant_is_not_heard():
     wave = torch.cat([0.001 * noise(0.5), 0.1 * noise(0.5), 0.001 * noise(0.5)])
     for of in (stillness, variation, sounds):
         assert np.array(of(wave + 0.2, RATE)) == pytest.approx(np.array(of(wave, RATE)), abs=0.02)
+
+
+def test_clicks_are_told_from_syllables():
+    clicks = 0.001 * noise(2.0)
+    for place in (0.3, 0.9, 1.0, 1.7):
+        clicks[int(place * RATE) :][:80] += 0.5 * noise(0.01)
+    assert only_clicks(clicks, RATE)
+    assert only_clicks(clicks - 0.001 * noise(2.0), RATE)  # in digital silence
+    clicks[RATE : RATE + 800] += 0.1 * tone(300, 0.1)
+    assert not only_clicks(clicks, RATE)
+    assert not only_clicks(noise(1.0), RATE)  # nothing stands out
 
 
 def test_sounds_go_from_pause_to_pause():

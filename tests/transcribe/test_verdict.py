@@ -78,7 +78,7 @@ def wave(*loud: tuple[float, float]) -> torch.Tensor:
     found = 0.0001 * torch.randn(RATE, generator=torch.manual_seed(0))
     for start, end in loud:
         count = round((end - start) * RATE)
-        found[round(start * RATE) :][:count] += torch.sin(torch.arange(count) * 0.5)
+        found[round(start * RATE) :][:count] += torch.sin(torch.cumsum(torch.linspace(0.2, 2.5, count), 0))
     return found
 
 
@@ -124,13 +124,13 @@ def test_a_model_is_judged_by_what_it_has():
 
 
 def test_speech_is_heard_beside_a_loud_tone():
-    """Two seconds of sweeps with pauses, then a second of a tone twice as loud; sweeps alone, the tone alone."""
-    sweep = torch.sin(torch.cumsum(torch.linspace(0.2, 2.5, 150), 0))
-    spoken = torch.cat([sweep, 0.001 * torch.ones(100)]).repeat(8)
+    """Two seconds of sweeps with pauses, then a second of a tone twice as loud; either alone; beeps with pauses."""
+    sweep = torch.sin(torch.cumsum(torch.linspace(0.2, 2.5, 250), 0))
+    spoken = torch.cat([sweep, 0.001 * torch.ones(150)]).repeat(5)
     tone = 2 * torch.sin(torch.arange(RATE) * 0.9)
     for sound, heard, silence in (
         (torch.cat([spoken, tone]), (1, 8, 15), False),
-        (torch.cat([spoken, tone]), (), True),
+        (torch.cat([0.001 * torch.ones(150), tone[:300]]).repeat(4), (1, 8, 15), True),
         (spoken, (1, 8, 15), False),
         (tone, (1, 8), True),
     ):
@@ -143,6 +143,25 @@ def test_speech_is_heard_beside_a_loud_tone():
         assert (judge(found, Thresholds()).name == "silence") == silence
     deaf = evidence((1,), trace([1], frames=30, spans=False), torch.cat([spoken, tone]), None)
     assert judge(deaf, Thresholds()).name != "silence"
+
+
+def test_a_beep_is_not_left_unread():
+    """A word, a pause, then half a second of a tone or of a sweep, that no token stands for."""
+    word = torch.sin(torch.cumsum(torch.linspace(0.2, 2.5, 300), 0))
+    tone = torch.sin(torch.arange(500) * 0.9)
+    sweep = torch.sin(torch.cumsum(torch.linspace(0.2, 2.5, 500), 0))
+    for after, seconds in ((tone, 0.0), (sweep, 0.5)):
+        sound = torch.cat([word, 0.001 * torch.ones(200), after, 0.001 * torch.ones(200)])
+        found = evidence((1,), trace([1], frames=12), sound, table(1, frames=12))
+        assert found.end_seconds == pytest.approx(seconds, abs=0.03)
+
+
+def test_clicks_are_silence_whatever_ctc_hears():
+    sound = torch.zeros(2 * RATE)
+    sound[[300, 700, 1500]] = 0.9
+    found = evidence((1, 2), trace([3, 7], frames=20), sound, table(3, 7, frames=20))
+    assert found.clicks
+    assert judge(found, Thresholds()).name == "silence"
 
 
 def test_a_wave_without_a_frame():
@@ -158,10 +177,15 @@ def test_thresholds_lie_in_the_model_folder(tmp_path):
     (tmp_path / FILE).write_text('{"verdicts": {"repeats": 1.0}}')
     with pytest.raises(UserError, match="verdicts are no thresholds of `las doctor verdicts`; fit them again"):
         read_thresholds(tmp_path)
+    write_thresholds(tmp_path, fitted, {"repeats": math.nan})
+    with pytest.raises(
+        UserError, match=r"calibration.json: .* \(repeats nan must be a finite number\); fit them again"
+    ):
+        read_thresholds(tmp_path)
 
 
 def test_thresholds_are_numbers():
-    with pytest.raises(UserError, match="verdicts: repeats nan must be a finite number"):
+    with pytest.raises(UserError, match="repeats nan must be a finite number"):
         Thresholds(repeats=math.nan)
-    with pytest.raises(UserError, match=r"verdicts: pace 0\.0 s must be above 0"):
+    with pytest.raises(UserError, match=r"pace 0\.0 s must be above 0"):
         Thresholds(pace=0.0)
