@@ -153,7 +153,8 @@ class Loader:
             generator=torch.Generator(),  # else starting workers draws from the global generator
             worker_init_fn=_leave_signals_to_parent,
         )
-        received = islice(map(_received, batches), len(places))  # so that the thread does not end the workers
+        running = iter(batches)  # held here, since workers end where it is let go of or asked for more than there is
+        received = map(_received, islice(running, len(places)))
         for place, (batch, leavings) in zip(places, _ahead(received) if workers else received, strict=True):
             for leaving in leavings:
                 self.ledger.leave(*leaving)

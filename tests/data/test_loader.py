@@ -302,6 +302,22 @@ def test_what_goes_wrong_ahead_is_raised_in_its_place():
         next(items)
 
 
+def test_workers_end_in_the_thread_that_started_them(make, monkeypatch):
+    kind, ended = torch.utils.data.dataloader._MultiProcessingDataLoaderIter, []
+    end = kind._shutdown_workers
+
+    def told(workers):
+        ended.append(threading.current_thread())
+        end(workers)
+
+    monkeypatch.setattr(kind, "_shutdown_workers", told)
+    for taken in (1, 10**9):
+        batches = make(workers=1).batches(0)
+        assert [place for place, _ in zip(range(taken), batches, strict=False)]
+        batches.close()
+        assert set(ended) == {threading.main_thread()}
+
+
 def test_workers_leave_signals_to_the_training_process():
     """Any Ctrl-C does nothing, nor does a SIGTERM of others; one of the parent ends the worker."""
     for ended in (False, True):
