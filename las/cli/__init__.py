@@ -57,7 +57,8 @@ app.add_typer(doctor, name="doctor")
 def main() -> None:
     """Run the command line; a `UserError` or a file that cannot be written is one line on stderr and exit status 1."""
     # read when torch is loaded; by default it is 150 times as many, and the threads starve where other programs run
-    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    if "OMP_WAIT_POLICY" not in os.environ:  # which says the same more coarsely, and would be overruled
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 come out as they are

@@ -111,10 +111,8 @@ def joined(backend: str, minutes: float) -> Iterator[World]:
     patience = timedelta(minutes=minutes)
     with _told(world):
         store, _, _ = next(ranks.rendezvous("env://", timeout=patience))
-        if backend == "gloo":
-            _keep_to_own_cores(
-                store, world
-            )  # before there are threads, which get the cores of the one that starts them
+        if backend == "gloo":  # before there are threads, which get the cores of the one that starts them
+            _keep_to_own_cores(store, world)
         ranks.init_process_group(backend, store=store, rank=world.rank, world_size=size, timeout=patience)
     try:
         yield world

@@ -15,11 +15,14 @@ def test_help_is_quick_and_names_the_verbs():
 
 def test_threads_are_told_how_long_to_wait_awake_before_torch_is_loaded_and_a_user_may_say_otherwise(monkeypatch):
     code = "import os, sys, las.cli as c; sys.argv[1:] = ['models']; c.main()"
-    for said, expected in ((None, "2000"), ("7", "7")):
-        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-        if said:
-            monkeypatch.setenv("GOMP_SPINCOUNT", said)
-        ask = f"import atexit, os, sys; atexit.register(lambda: print(os.environ['GOMP_SPINCOUNT'])); {code}"
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    for said, expected in (((), "2000"), (("7",), "7"), ((None, "passive"), "None")):
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in zip(names, said, strict=False):
+            if value:
+                monkeypatch.setenv(name, value)
+        ask = f"import atexit, os, sys; atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'))); {code}"
         done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == expected
     ask = "import sys, las.cli; print('torch' in sys.modules)"
