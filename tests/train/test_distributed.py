@@ -19,7 +19,7 @@ from las.train.distributed import World, joined
 from las.train.loop import Trainer
 
 
-def ranks(work, size=2, inside=True):
+def ranks(work, size=2, inside=True, threads=1):
     """What `work(world)` returns on every rank, or the error's text, by rank; `inside`: the world is joined already."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -28,7 +28,7 @@ def ranks(work, size=2, inside=True):
     answers = fork.SimpleQueue()
 
     def rank(number):
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         os.environ.update(RANK=str(number), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         try:
             with joined("gloo", 1.0) if inside else nullcontext(World(number, size)) as world:
@@ -108,6 +108,9 @@ def test_ranks_divide_the_cores_they_share_and_keep_those_they_were_given(monkey
             assert all(len(one) in (len(cores) // size, len(cores) // size + 1) for one in found.values())
         else:
             assert list(found.values()) == [cores] * size
+    for threads in (1, 8):
+        found = ranks(lambda _: torch.get_num_threads(), threads=threads)
+        assert len(cores) < 2 or found[0] == min(threads, len(cores) // 2)
     given = {0: {0, 1, 2}, 1: {3, 4, 5}, 2: {0, 1, 2}}  # a machine of six cores, two ranks bound to the same three
     kept = {}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: given[int(os.environ["RANK"])])
