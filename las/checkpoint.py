@@ -135,8 +135,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for name in [name for name, value in weights.items() if value.dtype == torch.int8]:
         scale = weights.pop(name + SCALE, None)
         rows = weights[name].shape[:1]
-        if scale is None or scale.shape != rows:
-            found = "nothing" if scale is None else f"shape {tuple(scale.shape)}"
+        if scale is None or scale.shape != rows or not scale.is_floating_point():
+            found = "nothing" if scale is None else f"{scale.dtype} of shape {tuple(scale.shape)}"
             raise UserError(f"{path}: {name + SCALE!r} must hold {rows.numel()} scales of int8 rows, found {found}")
         weights[name] = weights[name].float() * _as_column(scale, weights[name])
     return weights
