@@ -27,11 +27,12 @@ class StepwiseProduct:
 
     def __init__(self, right: Tensor, bias: Tensor | None = None, steps: int = 1):
         device = right.device.type
-        if torch.is_autocast_enabled(device) and right.dtype != torch.float64:
-            right = right.to(torch.get_autocast_dtype(device))
         self.notes: Notes = []
-        self._right = _AllSteps.apply(right, self.notes)
-        self._bias = None if bias is None else bias.to(right.dtype)
+        with torch.enable_grad():  # whether a step learns is for the step to say: the first may be one of a search
+            if torch.is_autocast_enabled(device) and right.dtype != torch.float64:
+                right = right.to(torch.get_autocast_dtype(device))
+            self._right = _AllSteps.apply(right, self.notes)
+            self._bias = None if bias is None else bias.to(right.dtype)
         self._many = steps >= MANY and right.dim() == 2
         self._packed: dict[bool, tuple[Tensor, bool]] = {}
 

@@ -68,6 +68,17 @@ def test_an_unused_product_leaves_no_gradient():
     assert torch.equal(right.grad, torch.ones(3, 5))
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_what_was_made_without_gradients_learns_in_later_steps(autocast):
+    """As the memory of frames that were searched first and then trained on."""
+    right = torch.randn(2, 3, 5, requires_grad=True)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        product = StepwiseProduct(right)
+        assert not product(torch.ones(2, 1, 3)).requires_grad
+    product(torch.ones(2, 1, 3)).float().sum().backward()
+    assert torch.equal(right.grad, torch.ones(2, 3, 5))
+
+
 def test_frames_that_do_not_learn_pass_the_gradient_on():
     right, read = torch.randn(2, 3, 5), torch.randn(2, 1, 3, requires_grad=True)
     product = StepwiseProduct(right)
