@@ -362,7 +362,8 @@ class Trainer:
         total.backward()
         if update % LOG_EVERY == 0:
             self.progress.watch.take_in(measure(output.weights, batch.lengths, output.listened.lengths))
-        return found
+        # the figures alone: a loss holds its graph, and that the frames and the weights made ready for the speller
+        return replace(found, speller=found.speller.detach(), ctc=found.ctc.detach())
 
     def _layers_at(self, update: int) -> int:
         return layers_at(update, self.config.growth, len(self.model.listener.layers))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -448,6 +450,24 @@ def test_a_share_of_no_sampled_tokens_changes_nothing(make):
         trainer.run()
         found.append(weights(trainer))
     assert same(*found)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_was_trained_on_is_let_go_of_before_the_next_batch(make, precision):
+    trainer = make(f"train.precision={precision}")
+    (batch, *_) = trainer.loader.epoch(0)
+    listen, heard = trainer.model.listen, []
+
+    def watched(*words):
+        found = listen(*words)
+        heard.append(weakref.ref(found.frames))
+        return found
+
+    trainer.model.listen = watched
+    found = trainer._backward(batch)
+    gc.collect()
+    assert found.tokens
+    assert [frames() for frames in heard] == [None]
 
 
 def test_the_weights_of_the_losses_are_those_of_the_update(make):
