@@ -164,10 +164,7 @@ def forward_loop(
     for step in range(time):
         t = time - 1 - step if back else step
         gate, cell, heard = gates[t], cells[t + now], output.select(1, t)
-        if packed:
-            recurrent = torch.ops.mkldnn._linear_pointwise(hidden[t + 1 - now], weight, None, "none", [], "")
-        else:
-            recurrent = torch.mm(hidden[t + 1 - now], weight)
+        recurrent = packed_product(hidden[t + 1 - now], weight, packed)
         gate.add_(recurrent.view(batch, 4, width).transpose(0, 1)).sigmoid_()
         i, f, s, o = gate.unbind(0)
         torch.mul(f, cells[t + 1 - now], out=cell)
@@ -218,19 +215,8 @@ def backward_loop(
             from_cell.mul_(f[at])
             slope = slopes[first + at]
             slope.view(batch, 4, width).copy_(factor.transpose(0, 1))
-            if packed:
-                passed = torch.ops.mkldnn._linear_pointwise(slope, weight, None, "none", [], "")
-            else:
-                passed = torch.mm(slope, weight)
+            passed = packed_product(slope, weight, packed)
         done += steps
-
-
-with warnings.catch_warnings():
-    # As TorchScript the loops hold no Python lock: only so can two threads run them side by side. Compiled at import,
-    # because compiling reads this file. TorchScript is deprecated; its replacement needs a C++ compiler at run time.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    if torch.backends.mkldnn.is_available():
-        forward_loop, backward_loop = torch.jit.script(forward_loop), torch.jit.script(backward_loop)
 
 
 def pack(weight: Tensor, batch: int) -> tuple[Tensor, bool]:
@@ -247,6 +233,14 @@ def packed_product(rows: Tensor, weight: Tensor, packed: bool) -> Tensor:
     if packed:
         return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
     return torch.mm(rows, weight)
+
+
+with warnings.catch_warnings():
+    # As TorchScript the loops hold no Python lock: only so can two threads run them side by side. Compiled at import,
+    # because compiling reads this file. TorchScript is deprecated; its replacement needs a C++ compiler at run time.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    if torch.backends.mkldnn.is_available():
+        forward_loop, backward_loop = torch.jit.script(forward_loop), torch.jit.script(backward_loop)
 
 
 def double_new(weight: Tensor) -> Tensor:
