@@ -1,4 +1,4 @@
-# make demo        transcribe digits, then train a digit recogniser from audio to WER (about 5 minutes)
+# make demo        transcribe, then train a digit recogniser from audio to WER (about 5 minutes)
 # make test        format, lint, types, fast tests and doctests (.ci/run calls this)
 # make test-slow   the long tests
 PYTHON ?= python3

@@ -1,7 +1,7 @@
 """Listen, Attend and Spell: recordings in, transcripts and word error rates out.
 
 import las
-for transcript in las.load("digits").transcribe(["one.wav", "two.mp3"]):
+for transcript in las.load().transcribe(["one.wav", "two.mp3"]):
     print(transcript.source, transcript.text)
 """
 

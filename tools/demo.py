@@ -1,4 +1,4 @@
-"""What `make demo` runs: transcribe digit strings with the model that ships, then train one from audio to WER.
+"""What `make demo` runs: transcribe with the models that ship, then train one from audio to WER.
 
 Real recordings are taken from $LAS_CORPORA where that is set; else espeak-ng voices are synthesised, offline.
 Everything is written below demo/, which is made anew.
@@ -10,12 +10,22 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from las.data.manifest import read_manifest
+import soundfile
+
+from las.data.librispeech import LibriSpeech
+from las.data.manifest import Utterance, read_manifest
+from las.data.voices import speak
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path("demo")
+SENTENCES = (
+    "the old man sat by the fire and looked at his children",
+    "she had been in the house for a long time when he came home",
+    "there was nothing to be seen but the water and the sky",
+)
 
 
 def main() -> None:
@@ -23,8 +33,11 @@ def main() -> None:
     os.chdir(ROOT)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shutil.rmtree(DEMO, ignore_errors=True)
-    real = (Path(os.environ.get("LAS_CORPORA") or "/nowhere") / "fsdd").is_dir()
-    say(f"1 Digit strings from {'recordings (FSDD)' if real else 'synthetic voices; LAS_CORPORA is not set'}")
+    corpora = Path(os.environ.get("LAS_CORPORA") or "/nowhere")
+    say("1 English sentences, transcribed by the model that ships")
+    transcribe(sentences(corpora))
+    real = (corpora / "fsdd").is_dir()
+    say(f"2 Digit strings from {'recordings (FSDD)' if real else 'synthetic voices; LAS_CORPORA is not set'}")
     run(
         "python",
         "egs/digits/prepare.py",
@@ -33,16 +46,34 @@ def main() -> None:
         "--train-all",
         *([] if real else ["--offline"]),
     )
-    say("2 Six of them, transcribed by the model that ships")
+    say("3 Three of them, transcribed by the model for digits")
     test = read_manifest(DEMO / "data/test.jsonl")
-    some = test[:: len(test) // 6][:6]
-    run("las", "transcribe", *(os.path.relpath(utterance.audio) for utterance in some))
-    print("what was said:", *(f"    {utterance.text}" for utterance in some), sep="\n", flush=True)
-    say("3 A digit recogniser from audio to WER: tokens, shards, training, evaluation")
+    transcribe(test[:: len(test) // 3][:3], "--model", "digits")
+    say("4 A digit recogniser from audio to WER: tokens, shards, training, evaluation")
     os.environ["STAGE"] = "2"
     run("egs/digits/run.sh", str(DEMO))
-    say(f"4 Results, {time.time() - started:.0f} s after the start (demo/RESULTS.md)")
+    say(f"5 Results, {time.time() - started:.0f} s after the start (demo/RESULTS.md)")
     print((DEMO / "RESULTS.md").read_text(encoding="utf-8"))
+
+
+def sentences(corpora: Path) -> list[Utterance]:
+    """Three recordings of speakers that the model has not heard, or what a synthetic voice says."""
+    if (corpora / "LibriSpeech" / "dev-clean").is_dir():
+        unheard = LibriSpeech(corpora, {}, DEMO).read("dev-clean")
+        return unheard[:: len(unheard) // 3][:3]
+    said = []
+    for number, text in enumerate(SENTENCES):
+        wave, hertz = speak(text, "en-us")
+        path = DEMO / "sentences" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, wave.numpy(), hertz)
+        said.append(Utterance(str(number), str(path), text))
+    return said
+
+
+def transcribe(utterances: Sequence[Utterance], *words: str) -> None:
+    run("las", "transcribe", *words, *(os.path.relpath(utterance.audio) for utterance in utterances))
+    print("what was said:", *(f"    {utterance.text}" for utterance in utterances), sep="\n", flush=True)
 
 
 def say(text: str) -> None:

@@ -13,7 +13,7 @@ from las.config import parse_yaml
 from las.errors import UserError
 from las.model.device import choose_device
 from las.model.language_model import LanguageModel, LanguageModelConfig
-from las.recipe import language_models, models
+from las.recipe import DEFAULT_MODEL, language_models, models
 from las.recipe.models import find_model, open_model, pretrained
 from las.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -128,3 +128,15 @@ def test_a_language_model_in_the_model_folder_is_used(trained, corpus, tmp_path)
     checkpoint.write_model(own, settings.to_yaml(config), weights, tokenizer.to_bytes(), tokenizer.size, "")
     recognizer, _ = open_model(tmp_path / "model", "cpu")
     assert parts(recognizer, corpus) == {"speller", "ctc", "language model"}
+
+
+@pytest.mark.parametrize("folder", pretrained(), ids=lambda folder: folder.name)
+def test_what_ships_opens_and_hears_nothing_in_silence(folder):
+    assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 24e6
+    recognizer, _ = open_model(folder.name, "cpu")
+    (found,) = recognizer.transcribe([(torch.zeros(32000), 16000)])
+    assert (found.text, found.segments[0].verdict.name) == ("", "silence")
+
+
+def test_the_default_model_ships():
+    assert DEFAULT_MODEL in [folder.name for folder in pretrained()]
