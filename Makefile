@@ -3,6 +3,8 @@
 # make test-slow   the long tests
 PYTHON ?= python3
 BIN := .venv/bin
+# as `las` itself sets it: else tests take ten times as long beside other programs
+export GOMP_SPINCOUNT ?= 2000
 
 .PHONY: demo test test-slow install clean
 

@@ -131,11 +131,15 @@ def test_a_language_model_in_the_model_folder_is_used(trained, corpus, tmp_path)
 
 
 @pytest.mark.parametrize("folder", pretrained(), ids=lambda folder: folder.name)
-def test_what_ships_opens_and_hears_nothing_in_silence(folder):
+def test_what_ships_is_small_and_reads_nothing_in_silence_noise_and_notes(folder):
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 24e6
     recognizer, _ = open_model(folder.name, "cpu")
-    (found,) = recognizer.transcribe([(torch.zeros(32000), 16000)])
-    assert (found.text, found.segments[0].verdict.name) == ("", "silence")
+    time = torch.arange(48000) / 16000
+    notes = sum(0.3 * torch.sin(6.2832 * hertz * time) for hertz in (262, 330, 392)) * ((2 * time) % 1 < 0.9)
+    noise = 0.1 * torch.randn(48000, generator=torch.Generator().manual_seed(0))
+    for wave in (torch.zeros(32000), noise, notes):
+        (found,) = recognizer.transcribe([(wave, 16000)])
+        assert (found.text, found.segments[0].verdict.name) == ("", "silence")
 
 
 def test_the_default_model_ships():

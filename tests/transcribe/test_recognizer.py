@@ -322,7 +322,7 @@ def test_las_load_gives_a_recognizer(random_model, recordings):
 def test_hot_words_are_heard_where_the_bonus_is_large(able, recordings):
     path, text = recordings[0]
     assert able.transcribe([path], hot_words=["ab"])[0].text == text
-    eager = open_model_with(able, "hot_word_bonus", 8.0)
+    eager = open_model_with(able, "hot_word_bonus", 16.0)
     assert "cc" in eager.transcribe([path], hot_words=["cc", ""])[0].text
     assert eager.transcribe([path], hot_words=[" "])[0].text == text
 
