@@ -1,8 +1,9 @@
 """Waveforms -> normalised log-mel features, on the model's device.
 
 Whole windows only, nothing centred or reflected: a frame depends on its own samples and on nothing else, so a padded
-batch gives what single utterances give. SpecAugment after Park et al. 2019 (arXiv:1904.08779), with the adaptive masks
-of Park et al. 2020 (arXiv:1912.05533).
+batch gives what single utterances give. The mean of each window is taken out of it, as Kaldi does (remove-dc-offset):
+a constant below a recording, which cheap microphones add, is not heard. SpecAugment after Park et al. 2019
+(arXiv:1904.08779), with the adaptive masks of Park et al. 2020 (arXiv:1912.05533).
 """
 
 from __future__ import annotations
@@ -147,7 +148,8 @@ class Frontend(nn.Module):
         if missing > 0:  # shorter than one window
             waves = nn.functional.pad(waves, (0, missing))
         with torch.autocast(waves.device.type, enabled=False):
-            windows = waves.to(self.window.dtype).unfold(1, size, hop) * self.window  # (B, T, window)
+            windows = waves.to(self.window.dtype).unfold(1, size, hop)  # (B, T, window)
+            windows = (windows - windows.mean(-1, keepdim=True)) * self.window
             power = torch.fft.rfft(windows, n=self.fft_size).abs().square()  # (B, T, fft/2+1)
             return (power @ self.filters).clamp(min=self.config.floor).log(), frames
 

@@ -18,6 +18,7 @@ SMALL = FrontendConfig(sample_rate=8000, window=0.025, hop=0.010, mel_bins=12, l
 def slow_frame(samples: numpy.ndarray, config: FrontendConfig) -> numpy.ndarray:
     """Log-mel power of one window (window,) -> (F,), from the textbook."""
     size = len(samples)
+    samples = samples - samples.mean()
     spectrum = 1
     while spectrum < size:
         spectrum *= 2
@@ -101,6 +102,17 @@ def test_a_tone_lights_the_bin_around_it(hertz):
     low, high = (2595 * math.log10(1 + edge / 700) for edge in (config.low, 8000.0))
     nearest = round((mel - low) / (high - low) * (config.mel_bins + 1)) - 1  # the filter whose middle is nearest
     assert set(features[0].argmax(1).tolist()) == {nearest}
+
+
+@pytest.mark.parametrize("constant", [0.02, -0.3])
+def test_a_constant_is_not_heard(constant):
+    frontend = Frontend(SMALL).double()
+    wave = torch.randn(2, 1000, dtype=torch.float64) * 0.01
+    wave[:, 400:700] = 0.0  # digital silence: there a constant was all that there was
+    samples = torch.tensor([1000, 640])  # and padding is none of it
+    plain, shifted = frontend(wave, samples)[0], frontend(wave + constant, samples)[0]
+    torch.testing.assert_close(shifted, plain, rtol=0, atol=1e-9)
+    torch.testing.assert_close(frontend.float()((wave + constant).float(), samples)[0], plain.float(), rtol=0, atol=1e-3)
 
 
 def batches() -> list[Batch]:

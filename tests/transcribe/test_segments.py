@@ -49,6 +49,13 @@ def test_a_short_gap_between_words_loses_to_a_pause():
     assert abs(cut_points(wave, RATE, longest=4.0)[0] - 3425) <= 60
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.5])
+def test_a_constant_is_no_sound(constant):
+    wave = noise(6000) + 0.2 * torch.sin(torch.arange(6000) / 30)
+    wave[3300:3600] = 0.0
+    assert abs(cut_points(wave + constant, RATE, longest=4.0)[0] - 3450) <= 30
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5])
 def test_a_constant_wave_is_cut_into_pieces_that_fit(value):
     ends = cut_points(torch.full((20_000,), value), RATE, longest=4.0)
