@@ -65,10 +65,11 @@ def score(
     from las.evaluate.folder import write_folder
     from las.evaluate.report import scored_files
 
+    if output_dir is not None:
+        writable(output_dir)
     result = scored_files(reference, hypothesis, style, allow_missing)
     print("\n".join(f"{name}: {value}" for name, value in facts(result.record)))
     if output_dir is not None:
-        writable(output_dir)
         write_folder(output_dir, [result], {})
 
 
@@ -87,10 +88,11 @@ def compare(
     from las.evaluate import compare as comparing
     from las.evaluate.folder import write_text
 
+    if output_dir is not None:
+        writable(output_dir)
     systems = comparing.compare_files(hypotheses, reference, style, allow_missing)
     print("\n".join(comparing.text_lines(systems, most=comparing.SHOWN)))
     if output_dir is not None:
-        writable(output_dir)
         record = comparing.comparison_record(systems)
         write_text(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
         write_text(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
@@ -127,7 +129,10 @@ def tune(
 
 
 def calibrate(
-    sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to fit on.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests to fit on, settings."),
+    ],
     model: Model = DEFAULT_MODEL,
     sister: Sister = None,
     check: Annotated[str | None, typer.Option(help="A set the map is not fitted on, to see what it is worth.")] = None,
@@ -138,14 +143,14 @@ def calibrate(
     from las.recipe import calibration
     from las.recipe.models import check_writable
 
-    named = named_sets(sets)
+    named, changes = sets_and_settings(words)
     checked = named_sets([check]) if check is not None else {}
     if write:
         check_writable(model)
     with progress_bar("decoding", None) as bar:
-        fitted, judged = calibration.calibrate(model, named, sister or [], device, bar)
+        fitted, judged = calibration.calibrate(model, named, sister or [], device, bar, changes)
     with progress_bar("checking", None) as bar:
-        others = [calibration.judge(model, name, path, device, bar) for name, path in checked.items()]
+        others = [calibration.judge(model, name, path, device, bar, changes) for name, path in checked.items()]
     for one in [*judged, *others]:
         print("\n".join(one.report(fitted)))
     if write:
@@ -153,7 +158,10 @@ def calibrate(
 
 
 def verdicts(
-    sets: Annotated[list[str], typer.Argument(metavar="[NAME=]SET...", help="Shards or manifests to make cases of.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(metavar="[NAME=]SET... [KEY=VALUE]...", help="Shards or manifests to make cases of, settings."),
+    ],
     model: Model = DEFAULT_MODEL,
     sister: Sister = None,
     early: Annotated[
@@ -172,15 +180,16 @@ def verdicts(
     from las.transcribe.verdict_fit import fit, report
 
     checks = [] if check is None else [check]
-    named = named_sets([*sets, *checks])  # no two by one name, or the check would be fitted on
+    named, changes = sets_and_settings([*words, *checks])  # no two by one name, or the check would be fitted on
     if write:
         check_writable(model)
-    models = recipe.pairs(model, len(sets), len(checks), sister or [], early or [])
+    fitted_on = len(named) - len(checks)
+    models = recipe.pairs(model, fitted_on, len(checks), sister or [], early or [])
     found = {}
     for (name, path), (reader, other) in zip(named.items(), models, strict=True):
         with progress_bar(name, None) as bar:
-            found[name] = recipe.cases_of(reader, other, path, device, bar)
-    names = list(named)[: len(sets)]
+            found[name] = recipe.cases_of(reader, other, path, device, bar, changes)
+    names = list(named)[:fitted_on]
     cases = [one for name in names for one in found[name]]
     fitted = fit(cases)
     for name, own in found.items():

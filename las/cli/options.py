@@ -29,11 +29,15 @@ Missing = Annotated[bool, typer.Option("--allow-missing", help="Words without a 
 
 
 def writable(folder: Path) -> None:
-    """Make a folder for results and see, before the work, that they can be put there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / "writable.part"
-    probe.touch()
-    probe.unlink()
+    """Make a folder for results and see, before the work, that they can be put there. Raises `UserError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / "writable.part"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise UserError(f"{folder}: no folder that results can be written to: {why}") from None
 
 
 def write(path: Path, text: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import glob
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from las.cli.options import Device, Model, writable, write
 from las.cli.progress import progress_bar
 from las.errors import UserError
 from las.recipe import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from las.transcribe.recognizer import Transcript
+    from las.transcribe.writers import Layout
 
 
 class Format(StrEnum):
@@ -72,10 +76,7 @@ def transcribe(
     paths = list(_audio_files(files))
     formats = list(writers.WRITERS) if output_format is Format.all else [output_format.value]
     _check_outputs(paths, formats, output_dir, n_best)
-    asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
-    given = {name: json.dumps(value, ensure_ascii=False) for name, value in asked.items() if value is not None}
-    words = [f"search.{name}={value}" for name, value in given.items()]
-    recognizer, _ = open_model(model, device, words)
+    recognizer, _ = open_model(model, device, _settings(hot_word_bonus, language_model))
     phrases = _phrases(hot_words)
     recognizer.phrases(phrases)  # what it cannot write should fail now
     if output_dir is not None:
@@ -83,14 +84,7 @@ def transcribe(
     layout = writers.Layout(max_line_width, max_line_count, word_timestamps)
     complaints: list[str] = []
     bad = 0
-    done = 0.0
-
-    def progress(seconds: float) -> None:
-        nonlocal done
-        done += seconds
-        bar(done)
-
-    with progress_bar("transcribing", _seconds_of(paths) if sys.stderr.isatty() else None, speed=True) as bar:
+    with _progress(paths) as progress:
         for transcript in recognizer.stream(
             paths,
             beam=beam_size,
@@ -104,21 +98,54 @@ def transcribe(
         ):
             if transcript.complaints:
                 bad += 1
-                more = len(transcript.complaints) - 1
-                also = f" (and {more} more)" if more else ""
-                print(f"las: {transcript.source}: {transcript.verdict}{also}", file=sys.stderr)
+                _warn(transcript)
             for name in formats:
-                text = writers.WRITERS[name](transcript, layout)
-                if output_dir is not None:
-                    write(output_dir / f"{Path(transcript.source).stem}.{name}", text)
-                else:
-                    print(f"{transcript.source}: " * (name == "txt" and len(paths) > 1), text, sep="", end="")
+                _put(transcript, name, layout, output_dir, named=len(paths) > 1)
     for complaint in complaints:
         print(f"las: {complaint}", file=sys.stderr)
     if complaints:
         raise UserError(f"{len(complaints)} of {len(paths)} files were not transcribed")
     if strict and bad:
         raise UserError(f"{bad} of {len(paths)} transcripts have a verdict that is not ok")
+
+
+def _settings(hot_word_bonus: float | None, language_model: str | None) -> list[str]:
+    """What is set of the search, as `key=value` words."""
+    asked = {"hot_word_bonus": hot_word_bonus, "language_model": language_model}
+    given = {name: json.dumps(value, ensure_ascii=False) for name, value in asked.items() if value is not None}
+    return [f"search.{name}={value}" for name, value in given.items()]
+
+
+@contextmanager
+def _progress(paths: list[str]) -> Iterator[Callable[[float], None]]:
+    """A progress bar for files; called with the seconds of audio that were finished since the last time."""
+    done = 0.0
+    with progress_bar("transcribing", _seconds_of(paths) if sys.stderr.isatty() else None, speed=True) as bar:
+
+        def more(seconds: float) -> None:
+            nonlocal done
+            done += seconds
+            bar(done)
+
+        yield more
+
+
+def _warn(transcript: Transcript) -> None:
+    """Say on stderr what is not ok in a transcript."""
+    more = len(transcript.complaints) - 1
+    also = f" (and {more} more)" if more else ""
+    print(f"las: {transcript.source}: {transcript.verdict}{also}", file=sys.stderr)
+
+
+def _put(transcript: Transcript, form: str, layout: Layout, output_dir: Path | None, named: bool) -> None:
+    """Write a transcript in one format into a folder or to stdout, where plain text may begin with its file's name."""
+    from las.transcribe.writers import WRITERS
+
+    text = WRITERS[form](transcript, layout)
+    if output_dir is not None:
+        write(output_dir / f"{Path(transcript.source).stem}.{form}", text)
+    else:
+        print(f"{transcript.source}: " * (named and form == "txt"), text, sep="", end="")
 
 
 def _seconds_of(paths: list[str]) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from las.evaluate.score import SetScore, UtteranceScore, first_ids, format_counts
-from las.evaluate.significance import FEW_SPEAKERS, Units, middle_of, ratio, redrawn
+from las.evaluate.significance import FEW_UNITS, Units, middle_of, ratio, redrawn
 from las.text.alignment import LETTERS, ErrorCounts
 
 Record = dict[str, Any]
@@ -185,7 +185,7 @@ def interval_caution(units: str) -> str:
     >>> interval_caution("3 speakers"), interval_caution("300 speakers")
     ('3 speakers are few: the true interval is wider than the one shown', '')
     """
-    if units_are_speakers(units) and int(units.split()[0]) < FEW_SPEAKERS:
+    if 1 < int(units.split()[0]) < FEW_UNITS:
         return f"{units} are few: the true interval is wider than the one shown"
     return ""
 

@@ -68,9 +68,10 @@ def _tables(one: Record) -> Iterator[str]:
         if rows:
             yield from ("", f"-- by {title}")
         for row in rows:
+            many = "s" * (row["utterances"] != 1)
             interval = f"\t95% {format_interval(row['wer'])}" if row["wer"]["interval"] else ""
             yield (
-                f"{row['name']}\t{row['utterances']} utterances\tWER {format_rate(row['wer'])}{interval}"
+                f"{row['name']}\t{row['utterances']} utterance{many}\tWER {format_rate(row['wer'])}{interval}"
                 f"\tCER {format_rate(row['cer'])}"
             )
     for kind, rows in one["confusions"].items():

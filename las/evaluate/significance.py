@@ -23,7 +23,7 @@ SEED = 0
 LEVEL, BOUNDS = 0.95, (0.025, 0.975)
 BLOCK = 1 << 20  # units drawn at once, which bounds the memory
 CORRECT = 2  # words right in both systems that part two segments, as in sc_stats
-FEW_SPEAKERS, FEW_SEGMENTS = 10, 30  # below these a figure comes with a word of caution
+FEW_UNITS, FEW_SEGMENTS = 10, 30  # below these a figure comes with a word of caution
 
 
 @dataclass(frozen=True)

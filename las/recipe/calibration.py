@@ -52,25 +52,34 @@ def calibrate(
     sisters: Sequence[str],
     device: str,
     progress: Callable[[float, float], None],
+    changes: Sequence[str] = (),
 ) -> tuple[ConfidenceMap, list[Judged]]:
     """The map for `model`, and the sets it was fitted on; set n is decoded by sister n, without sisters by the model.
 
+    `changes` are `key=value` words over the settings of whatever decodes.
     Raises `UserError` where sets and sisters do not pair, and as `confidence.fit` and decoding do.
     """
     if sisters and len(sisters) != len(sets):
         raise UserError(f"{len(sets)} sets and {len(sisters)} sisters: name one sister for each set, in the same order")
     own = find_model(model)
     judged = [
-        judge(sister, name, path, device, progress)
+        judge(sister, name, path, device, progress, changes)
         for sister, (name, path) in zip(sisters or [str(own)] * len(sets), sets.items(), strict=True)
     ]
     evidence, right = (np.concatenate([getattr(one, part) for one in judged]) for part in ("evidence", "right"))
     return confidence.fit(evidence, right), judged
 
 
-def judge(model: str, name: str, path: str | Path, device: str, progress: Callable[[float, float], None]) -> Judged:
+def judge(
+    model: str,
+    name: str,
+    path: str | Path,
+    device: str,
+    progress: Callable[[float, float], None],
+    changes: Sequence[str] = (),
+) -> Judged:
     """What a model's words in a set are made of, and which are right. Words that its style leaves out do not count."""
-    recognizer, config = open_model(model, device)
+    recognizer, config = open_model(model, device, changes)
     rows = list(_judged_words(recognizer, path, config.style, progress))
     if not rows:
         raise UserError(f"{path}: {recognizer.name} recognises no word in it, so there is none to judge")

@@ -33,7 +33,7 @@ from las.transcribe.recognizer import Recognizer, Transcript
 from las.transcribe.timing import Word
 
 REPORT_AUDIO = 16_000_000  # bytes of recordings that a set puts into its report
-REPORT_PICTURES = 200  # utterances of a set whose attention is pictured
+REPORT_PICTURES = 1_000  # utterances of a set whose attention is pictured
 
 
 def evaluate_set(

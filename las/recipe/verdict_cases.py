@@ -29,7 +29,7 @@ from las.text.alignment import align
 from las.text.normalize import normalize
 from las.text.tokenizer import WORD_START
 from las.transcribe.recognizer import Recognizer, batches
-from las.transcribe.sound import sounds
+from las.transcribe.sound import loud_stretches, sounds
 from las.transcribe.verdict import BACK, Evidence
 from las.transcribe.verdict_fit import Case
 
@@ -231,7 +231,8 @@ CHANGES = {"noisy": _noisy, "beside a beep": _beeped, "over a constant": _shifte
 
 def _closest(wave: Tensor, rate: int) -> Tensor:
     """The longest sound of a recording, without what is around it."""
-    start, end = max(sounds(wave, rate), key=lambda one: one[1] - one[0], default=(0.0, len(wave) / rate))
+    found = sounds(loud_stretches(wave, rate))
+    start, end = max(found, key=lambda one: one[1] - one[0], default=(0.0, len(wave) / rate))
     return wave[int(start * rate) : math.ceil(end * rate)]
 
 

@@ -18,15 +18,23 @@ from las.recipe.verdict_cases import make_cases
 from las.transcribe.verdict import Thresholds, write_thresholds
 from las.transcribe.verdict_fit import Case
 
-MOST = 300  # recordings of a set that cases are made of
+MOST = 500  # recordings of a set that cases are made of
 
 
 def cases_of(
-    model: str, early: str | None, path: str | Path, device: str, progress: Callable[[float, float], None]
+    model: str,
+    early: str | None,
+    path: str | Path,
+    device: str,
+    progress: Callable[[float, float], None],
+    changes: Sequence[str] = (),
 ) -> list[Case]:
-    """Cases of a set as a model reads it. Raises `UserError` where some verdict has none."""
-    recognizer, config = open_model(model, device)
-    other = None if early is None else open_model(early, device)[0]
+    """Cases of a set as a model reads it, with `key=value` words over its settings.
+
+    Raises `UserError` where some verdict has none.
+    """
+    recognizer, config = open_model(model, device, changes)
+    other = None if early is None else open_model(early, device, changes)[0]
     if other is not None and other.rate != recognizer.rate:
         raise UserError(f"{early} reads {other.rate} Hz and {model} {recognizer.rate} Hz; wanted two of one config")
     recordings = (

@@ -8,6 +8,7 @@ vowel. A constant, as cheap microphones add, is no sound.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -60,27 +61,26 @@ def variation(wave: Tensor, rate: int) -> float:
     return round(float(np.percentile(levels, 95) - np.percentile(levels, 10)), 6) if len(levels) else 0.0
 
 
-def sounds(wave: Tensor, rate: int) -> list[tuple[float, float]]:
-    """Start and end in s of what is louder than the piece's noise, from pause to pause.
-
-    None where nothing stands out: there is no telling then.
-    """
-    return [(start, end) for start, end in _stretches(wave, rate) if end - start >= SHORTEST]
+def sounds(found: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Those of some loud stretches that last longer than a tick."""
+    return [(start, end) for start, end in found if end - start >= SHORTEST]
 
 
-def only_clicks(wave: Tensor, rate: int) -> bool:
-    """Whether something is louder than the piece's noise, and none of it lasts longer than a click does.
+def only_clicks(found: Sequence[tuple[float, float]]) -> bool:
+    """Whether there are loud stretches, and none of them lasts longer than a click does.
 
     >>> wave = torch.zeros(8000); wave[2000], wave[5000] = 0.5, -0.7
-    >>> only_clicks(wave, 8000), only_clicks(0 * wave, 8000)
-    (True, False)
+    >>> [only_clicks(loud_stretches(one, 8000)) for one in (wave, 0 * wave)]
+    [True, False]
     """
-    found = _stretches(wave, rate)
     return bool(found) and all(end - start < CLICK for start, end in found)
 
 
-def _stretches(wave: Tensor, rate: int) -> list[tuple[float, float]]:
-    """Start and end in s of what is louder than the piece's noise, however short."""
+def loud_stretches(wave: Tensor, rate: int) -> list[tuple[float, float]]:
+    """Start and end in s of what is louder than the piece's noise, from pause to pause, however short.
+
+    None where nothing stands out: there is no telling then.
+    """
     hop = max(1, round(STEP * rate))
     levels = loudness(wave - wave.mean(), hop)
     edge = noise_edge(levels)

@@ -28,7 +28,7 @@ from las.errors import UserError
 from las.search.trace import Trace
 from las.transcribe.confidence import log_odds
 from las.transcribe.fitted import FILE, read_section, write_section
-from las.transcribe.sound import only_clicks, sounds, stillness, variation
+from las.transcribe.sound import loud_stretches, only_clicks, sounds, stillness, variation
 
 VERDICTS = ("ok", "silence", "loop", "truncated", "skipped", "low")
 SECTION = "verdicts"  # of calibration.json
@@ -133,7 +133,8 @@ def judge(found: Evidence, by: Thresholds) -> Verdict:
     if repeats >= by.repeats:
         return Verdict("loop", place, "tokens repeat while attention does not move on")
     if found.end_nats >= by.end_nats or found.end_seconds >= by.end_seconds:
-        return Verdict("truncated", found.end, "speech after the last word")
+        where = "speech after the last word" if found.places else "speech, and no word was written"
+        return Verdict("truncated", found.end, where)
     if found.inside_nats >= by.inside_nats or found.inside_seconds >= by.inside_seconds:
         return Verdict("skipped", found.inside, "speech that no word stands for")
     if found.confidence < by.confidence:
@@ -157,7 +158,8 @@ def weigh(
         means = [first for first, _ in spans] if spans else [0.0] * len(tokens)
     if spans is None:  # too many tokens for CTC, or no CTC: attention knows best
         spans = [(round(one), round(one)) for one in means]
-    stretches = sounds(wave, rate)
+    standing_out = loud_stretches(wave, rate)
+    stretches = sounds(standing_out)
     still = [stillness(wave[int(start * rate) : math.ceil(end * rate)], rate) for start, end in stretches]
     telling = [value for (start, end), value in zip(stretches, still, strict=True) if end - start >= TELLING]
     speech = [one for one, value in zip(stretches, still, strict=True) if placed and value < STEADY]
@@ -184,7 +186,7 @@ def weigh(
         float(inside_nats),
         longest[1] - longest[0],
         _confidence(found),
-        only_clicks(wave, rate),
+        only_clicks(standing_out),
     )
 
 

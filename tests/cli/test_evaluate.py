@@ -94,9 +94,10 @@ def test_score_two_files(las, complaint, tmp_path):
     (tmp_path / "hyp").write_text("b four\n발화1\tOne, too three!\n", encoding="utf-8")
     status, out, _ = las("score", tmp_path / "ref", tmp_path / "hyp")
     assert status == 0
-    assert out.splitlines()[:3] == [
+    assert out.splitlines()[:4] == [
         "WER: 25.00% (S 1 D 0 I 0 / N 4), 95% 0.00-33.33% over 2 utterances",
         "CER: 6.67% (S 1 D 0 I 0 / N 15), 95% 0.00-9.09% over 2 utterances",
+        "caution: 2 utterances are few: the true interval is wider than the one shown",
         "style: basic, on both sides",
     ]
     assert las("score", tmp_path / "ref", tmp_path / "hyp", "--style", "verbatim")[1].startswith("WER: 75.00%")
@@ -136,7 +137,11 @@ def test_compare_files(las, complaint, tmp_path):
 def test_a_folder_that_cannot_be_written_is_seen_before_the_work(complaint, random_model, corpus, tmp_path):
     (tmp_path / "file").write_text("in the way")
     words = ("evaluate", corpus / "valid.jsonl", "--model", random_model, "-o", tmp_path / "file/out")
-    assert complaint(*words) == f"{tmp_path}/file/out: Not a directory"
+    message = f"{tmp_path}/file/out: no folder that results can be written to: Not a directory"
+    assert complaint(*words) == message
+    (tmp_path / "text").write_text("a one\n")
+    assert complaint("score", tmp_path / "text", tmp_path / "text", "-o", tmp_path / "file/out") == message
+    assert complaint("compare", tmp_path / "x", tmp_path / "y", "-o", tmp_path / "file/out") == message
 
 
 def test_hypotheses_keep_awkward_ids(las, random_model, tools, tmp_path):
@@ -168,12 +173,13 @@ def test_verdicts_are_not_fitted_on_the_set_that_checks_them(las, complaint, ran
             "low": replace(fine, confidence=0.1)}  # fmt: skip
     read = []
 
-    def cases(model, early, path, device, bar):
+    def cases(model, early, path, device, bar, changes):
+        assert changes == ["search.beam=4"]
         read.append((path, early))
         return [Case("made", name, evidence) for name, evidence in ways.items()]
 
     monkeypatch.setattr(verdicts, "cases_of", cases)
-    words = ("doctor", "verdicts", corpus / "shards/valid", "--model", random_model, "--check")
+    words = ("doctor", "verdicts", corpus / "shards/valid", "search.beam=4", "--model", random_model, "--check")
     assert "are both called 'valid'; name sets as NAME=SET" in complaint(*words, corpus / "valid.jsonl")
     assert read == []
     status, out, err = las(*words, f"다른={corpus}/valid.jsonl", "--early", "a", "--early", "b", "--write")

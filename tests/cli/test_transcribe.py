@@ -133,7 +133,8 @@ def test_an_output_folder_that_cannot_be_written(complaint, random_model, voices
     (tmp_path / "file").write_text("in the way")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         found = complaint("transcribe", voices[0], "-o", output, "--model", random_model)
-        assert re.fullmatch(rf"{re.escape(str(output))}: (File exists|Not a directory)", found)
+        why = "it is a file" if output.name == "file" else "Not a directory"
+        assert found == f"{output}: no folder that results can be written to: {why}"
 
 
 def test_inputs_that_are_not_there(las, complaint, random_model, tmp_path):
@@ -200,7 +201,8 @@ def test_hot_words_come_as_words_or_as_a_file(las, complaint, trained, corpus, t
     words.write_text("cc\n\nbb\n", encoding="utf-8")
     for hot in ("cc, bb,", words):
         status, out, err = las("transcribe", recording, *model, "--hot-words", hot, "--hot-word-bonus", "8")
-        assert (status, err) == (0, "")
+        assert status == 0
+        assert err == "" or ": low at 0.0 s: confidence 0." in err  # words by bonus alone may be doubted
         assert "cc" in out or "bb" in out
     assert las("transcribe", recording, *model, "--hot-words", "cc", "--hot-word-bonus", 0)[1].strip() == "ab"
     assert "hot word '서울': the model's tokens cannot write '서울'" in complaint(

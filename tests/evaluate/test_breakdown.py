@@ -87,7 +87,9 @@ def test_a_caution_where_speakers_cannot_be_drawn():
     for speakers, said in (({}, False), ({"a": "anna"}, True), (dict.fromkeys("ab", "anna"), True)):
         result = SetResult("set", score(texts, heard), texts, heard, {}, None, "h", "", speakers)
         cautions = [value for name, value in facts(result.record) if name == "caution"]
-        assert cautions == ["not every speaker is known, or there is only one: the interval is over utterances"] * said
+        few = "2 utterances are few: the true interval is wider than the one shown"
+        unknown = "not every speaker is known, or there is only one: the interval is over utterances"
+        assert cautions == [few, *[unknown] * said]
 
 
 def test_rates_without_units_have_no_interval():

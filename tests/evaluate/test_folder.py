@@ -52,7 +52,7 @@ WER: 50.00% (S 1 D 1 I 1 / N 6), 95% 0.00-60.00% over 2 speakers
     assert (
         """
 -- by speaker
-anna	1 utterances	WER 60.00% (S 1 D 1 I 1 / N 5)	CER """
+anna	1 utterance	WER 60.00% (S 1 D 1 I 1 / N 5)	CER """
         in text
     )
     assert "\n-- substitutions, most frequent first\n1\tthe -> a\n" in text

@@ -112,7 +112,9 @@ def test_a_constant_is_not_heard(constant):
     samples = torch.tensor([1000, 640])  # and padding is none of it
     plain, shifted = frontend(wave, samples)[0], frontend(wave + constant, samples)[0]
     torch.testing.assert_close(shifted, plain, rtol=0, atol=1e-9)
-    torch.testing.assert_close(frontend.float()((wave + constant).float(), samples)[0], plain.float(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        frontend.float()((wave + constant).float(), samples)[0], plain.float(), rtol=0, atol=1e-3
+    )
 
 
 def batches() -> list[Batch]:

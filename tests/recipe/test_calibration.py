@@ -31,6 +31,8 @@ def test_a_model_is_calibrated_by_itself_or_a_sister(trained, half_true, tmp_pat
     assert 0.2 < judged.right.mean() < 0.8
     assert judged.evidence.shape == (len(judged.right), len(FEATURES))
     assert seen[-1][0] == pytest.approx(seen[-1][1])
+    with pytest.raises(UserError, match="beams"):
+        calibration.calibrate(str(model), {"half": half_true}, [], "cpu", lambda *a: None, ["search.beams=1"])
     sister = calibration.calibrate("digits", {"half": half_true}, [str(model)], "cpu", lambda *a: None)
     assert sister[0] == fitted
     assert open_model(model, "cpu")[0].confidence.weights == (1.0, 0.0, 0.0)

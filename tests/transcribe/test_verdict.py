@@ -107,6 +107,7 @@ def test_speech_that_no_token_stands_for_is_found_twice():
     assert nothing.end_nats == pytest.approx(3 * cost, rel=1e-5)
     assert nothing.end_seconds == pytest.approx(0.5, abs=0.04)
     assert nothing.confidence == 1.0
+    assert judge(nothing, Thresholds()) == Verdict("truncated", 0.0, "speech, and no word was written")
 
 
 def test_a_model_is_judged_by_what_it_has():
