@@ -22,18 +22,18 @@ from las.data.manifest import read_manifest
 from las.errors import UserError
 
 CORPORA = os.environ.get("LAS_CORPORA")  # of this machine; tests do not see it otherwise
-SCRIPT = Path(__file__).parents[2] / "egs/digits/prepare.py"
+RECIPE = Path(__file__).parents[2] / "egs/digits"
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("egs_digits_prepare", SCRIPT)
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(f"egs_digits_{name}", RECIPE / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["egs_digits_prepare"] = module
+    sys.modules[f"egs_digits_{name}"] = module
     spec.loader.exec_module(module)
     return module
 
 
-prepare = load_script()
+prepare, word_times = load_script("prepare"), load_script("word_times")
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +165,23 @@ def test_word_times_cut_the_very_recordings_out_of_the_test_audio(prepared, corp
             assert np.array_equal(wave[start:end], corpus.wave(clip))
             wave[start:end] = 0
         assert not wave.any()  # the test list is plain: digital silence between the recordings
+
+
+def test_word_times_are_held_against_the_truth(prepared, tmp_path, capsys):
+    for name in ("boundaries.jsonl", "test.jsonl"):
+        some = (prepared / name).read_text(encoding="utf-8").splitlines()
+        some = [line for line in some if json.loads(line)["id"].startswith("test")][:3]
+        (tmp_path / name).write_text("\n".join(some) + "\n", encoding="utf-8")
+    assert word_times.main(["digits", "--data", str(tmp_path), "--noise", "40"]) == 0
+    words = sum(len(json.loads(line)["text"].split()) for line in (tmp_path / "test.jsonl").read_text().splitlines())
+    assert capsys.readouterr().out.startswith(f"{words} words said, ")
+    errors = np.array([(0.01, -0.06), (-0.05, 0.02), (0.0, 0.2), (0.12, 0.0)])
+    assert list(word_times.report(errors, 5)) == [
+        "5 words said, 4 timed",
+        "start: 45 ms off in the mean, 75.0% within 50 ms, 75.0% within 100 ms",
+        "end: 70 ms off in the mean, 50.0% within 50 ms, 75.0% within 100 ms",
+        "both: 25.0% within 50 ms",
+    ]
 
 
 def test_two_runs_write_the_same_bytes_and_leave_nothing_else(prepared, fsdd, tmp_path):

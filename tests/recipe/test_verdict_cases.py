@@ -125,7 +125,7 @@ def test_an_early_model_reads_at_the_same_rate(trained, corpus, monkeypatch):
     slow = open_model("digits", "cpu")
     slow[0].rate = 4000
     real = verdicts.open_model
-    monkeypatch.setattr(verdicts, "open_model", lambda name, device: slow if name == "early" else real(name, device))
+    monkeypatch.setattr(verdicts, "open_model", lambda name, *rest: slow if name == "early" else real(name, *rest))
     with pytest.raises(UserError, match="early reads 4000 Hz and digits 8000 Hz; wanted two of one config"):
         verdicts.cases_of("digits", "early", corpus / "valid.jsonl", "cpu", lambda *_: None)
 
