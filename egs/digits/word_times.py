@@ -43,6 +43,8 @@ def report(errors: np.ndarray, said: int) -> Iterable[str]:
     """Lines for people from how late starts and ends are (words, 2)."""
     far = np.abs(errors)
     yield f"{said} words said, {len(far)} timed"
+    if len(far) == 0:
+        return
     for name, edge in zip(("start", "end"), far.T, strict=True):
         shares = ", ".join(f"{(edge <= near).mean():.1%} within {1000 * near:.0f} ms" for near in NEAR)
         yield f"{name}: {1000 * edge.mean():.0f} ms off in the mean, {shares}"
@@ -74,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
         for string, one in zip(strings, found, strict=True)
         for pair in edge_errors(truth[string.id], [(word.text, word.start, word.end) for word in one.words])
     ]
-    print("\n".join(report(np.array(errors), sum(len(truth[string.id]) for string in strings))))
+    print("\n".join(report(np.array(errors).reshape(-1, 2), sum(len(truth[string.id]) for string in strings))))
     return 0
 
 

@@ -172,9 +172,11 @@ def test_word_times_are_held_against_the_truth(prepared, tmp_path, capsys):
         some = (prepared / name).read_text(encoding="utf-8").splitlines()
         some = [line for line in some if json.loads(line)["id"].startswith("test")][:3]
         (tmp_path / name).write_text("\n".join(some) + "\n", encoding="utf-8")
+    (tmp_path / "audio").symlink_to(prepared / "audio")
     assert word_times.main(["digits", "--data", str(tmp_path), "--noise", "40"]) == 0
     words = sum(len(json.loads(line)["text"].split()) for line in (tmp_path / "test.jsonl").read_text().splitlines())
     assert capsys.readouterr().out.startswith(f"{words} words said, ")
+    assert list(word_times.report(np.zeros((0, 2)), 5)) == ["5 words said, 0 timed"]
     errors = np.array([(0.01, -0.06), (-0.05, 0.02), (0.0, 0.2), (0.12, 0.0)])
     assert list(word_times.report(errors, 5)) == [
         "5 words said, 4 timed",
