@@ -3,7 +3,7 @@
     python tools/release_model.py RUN/model NAME [float16 | int8]
 
 What lies beside the model comes along: its language_model/ (stored in the same way) and its calibration.json. The
-model's card is kept if there is one already: it is written by hand, with data, WER, limits and licence.
+cards are kept if there are some already: they are written by hand, with data, WER, limits and licence.
 """
 
 import shutil
@@ -22,15 +22,17 @@ STORES = {"float16": torch.float16, "int8": torch.int8}
 
 def release(source: Path, target: Path, store: torch.dtype = torch.float16) -> None:
     """Write the model at `source` to `target`, in place of one that is there."""
-    model = read_model(source)
-    kept = target / CARD
-    card = (kept if kept.is_file() else model.path / CARD).read_text(encoding="utf-8")
-    config = yaml.safe_dump(model.config, sort_keys=False, allow_unicode=True)
-    write_model(target, config, model.weights, model.tokenizer, model.vocabulary, card, store)
+    parts = ["", "language_model"] if (source / "language_model").is_dir() else [""]
+    cards = {
+        part: (target / part / CARD).read_text(encoding="utf-8") for part in parts if (target / part / CARD).is_file()
+    }
+    for part in parts:  # the first replaces the whole folder
+        model = read_model(source / part)
+        card = cards.get(part) or (model.path / CARD).read_text(encoding="utf-8")
+        config = yaml.safe_dump(model.config, sort_keys=False, allow_unicode=True)
+        write_model(target / part, config, model.weights, model.tokenizer, model.vocabulary, card, store)
     if (source / FILE).is_file():
         shutil.copyfile(source / FILE, target / FILE)
-    if (source / "language_model").is_dir():
-        release(source / "language_model", target / "language_model", store)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from las.errors import UserError
+from las.model.additive_energy import energies
 from las.model.memory import Attention, AttentionConfig, Memory
 
 
@@ -115,8 +116,7 @@ class AdditiveAttention(Attention):
         return self.key(frames)  # (B, S, A)
 
     def forward(self, speller: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        mixed = (memory.keys.unsqueeze(1) + self.query(speller).unsqueeze(2)).tanh()  # (B, Q, S, A)
-        context, weights = memory.read(self.energy(mixed).squeeze(-1))
+        context, weights = memory.read(energies(memory.keys, self.query(speller), self.energy.weight))
         return context, weights, state
 
 

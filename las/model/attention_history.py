@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from las.errors import UserError
+from las.model.additive_energy import energies, squash
 from las.model.memory import Attention, AttentionConfig, Memory
-
-CACHED = 1 << 20  # numbers that energies are made of at a time, on a CPU
 
 
 @dataclass(frozen=True)
@@ -61,59 +58,9 @@ class LocationAttention(Attention):
         half = kernel.shape[1] // 2
         around = nn.functional.pad(state, (half, half)).unfold(2, kernel.shape[1], 1)  # (B, K, S, k)
         seen = nn.functional.linear(around, kernel)  # f (B, K, S, C); as a convolution its gradient is slow on a CPU
-        learned = (self.place.weight, self.energy.weight)
-        energy = _Energy.apply(seen, memory.keys, self.query(speller), *learned, torch.is_grad_enabled())
+        energy = energies(memory.keys, self.query(speller), self.energy.weight, seen, self.place.weight)
         context, weights = memory.read(energy)
         return context, weights, state + weights.to(state.dtype)
-
-
-class _Energy(torch.autograd.Function):
-    """The energies w . tanh(W s + V h + U f) (B, K, S), all of an utterance larger by the same number.
-
-    The softmax does not see that number, and without it tanh x = 2 sigmoid(2 x) - 1 is a sigmoid, which costs a tenth
-    of a tanh (torch 2.11 on a CPU). All sigmoids are kept for the gradient; where none is wanted, on a CPU, one
-    utterance and a stretch of its frames at a time use the same memory, which then stays in the cache.
-
-    Shapes: seen (B, K, S, C), keys (B, S, A), query (B, K, A), place (A, C), energy (1, A).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, seen: Tensor, keys: Tensor, query: Tensor, place: Tensor, energy: Tensor, keep: bool
-    ) -> Tensor:
-        batch, beams, frames, _ = seen.shape
-        width, whole = keys.shape[2], keep or seen.device.type != "cpu"
-        step, stretch = (batch, frames) if whole else (1, max(1, CACHED // (beams * width)))
-        room = keys.new_empty(step * beams * min(stretch, frames) * width)
-        place, energy = place.to(keys.dtype), energy.to(keys.dtype)
-        energies = keys.new_empty(batch, beams, frames)
-        for first, begin in product(range(0, batch, step), range(0, frames, stretch)):
-            part, span = slice(first, first + step), slice(begin, begin + stretch)
-            looked = seen[part, :, span].reshape(-1, seen.shape[3])  # (rows, C)
-            rows = room[: len(looked) * width].view(-1, width)
-            mixed = rows.view(step, beams, -1, width)
-            torch.add(keys[part, span].unsqueeze(1), query[part].unsqueeze(2), out=mixed)  # (step, K, stretch, A)
-            rows.addmm_(looked, place.t(), beta=2.0, alpha=2.0).sigmoid_()
-            energies[part, :, span] = torch.mv(rows, 2 * energy[0]).view(step, beams, -1)
-        if keep:
-            ctx.save_for_backward(seen, rows, place, energy)
-        return energies
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        seen, squashed, place, energy = ctx.saved_tensors
-        slopes = grad.reshape(-1, 1) @ (4 * energy)  # (B * K * S, A)
-        torch.ops.aten.sigmoid_backward(slopes, squashed, grad_input=slopes)
-        mixed = slopes.view(*grad.shape, -1)  # (B, K, S, A)
-        return (
-            (slopes @ place).view(seen.shape),
-            mixed.sum(1) if mixed.shape[1] > 1 else mixed.squeeze(1),  # the sum of one thing is slow
-            mixed.sum(2),
-            (seen.reshape(len(slopes), -1).t() @ slopes).t(),
-            2 * (grad.reshape(1, -1) @ squashed),
-            None,
-        )
 
 
 @dataclass(frozen=True)
@@ -149,8 +96,7 @@ class CoverageAttention(Attention):
 
     def forward(self, speller: Tensor, memory: Memory, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         seen = state.unsqueeze(3).to(memory.keys.dtype)
-        learned = (self.covered.weight, self.energy.weight)
-        energy = _Energy.apply(seen, memory.keys, self.query(speller), *learned, torch.is_grad_enabled())
+        energy = energies(memory.keys, self.query(speller), self.energy.weight, seen, self.covered.weight)
         context, weights = memory.read(energy)
         return context, weights, state + weights.to(state.dtype)
 
@@ -193,8 +139,9 @@ class WindowedAttention(Attention):
         first = (state - self.window).clamp(0, frames - span)
         near = first + torch.arange(span, device=state.device)  # (B, K, span) the window, shifted inwards at the ends
         rows = torch.arange(batch, device=state.device)[:, None, None]
-        mixed = (memory.keys[rows, near] + self.query(speller).unsqueeze(2)).tanh()  # (B, K, span, A)
-        energy = self.energy(mixed).squeeze(-1).masked_fill((near - state).abs() > self.window, -torch.inf)
+        mixed = memory.keys[rows, near] + self.query(speller).unsqueeze(2)  # (B, K, span, A)
+        energy = nn.functional.linear(squash(mixed), 2 * self.energy.weight).squeeze(-1)
+        energy = energy.masked_fill((near - state).abs() > self.window, -torch.inf)
         everywhere = energy.new_full((batch, state.shape[1], frames), -torch.inf)
         context, weights = memory.read(everywhere.scatter(2, near, energy))
         return context, weights, weights.argmax(2, keepdim=True)

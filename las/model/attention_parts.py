@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from las.errors import UserError
+from las.model.additive_energy import squash
 from las.model.memory import Attention, AttentionConfig, Memory
 
 ENERGIES = ("dot", "additive")
@@ -58,8 +59,8 @@ class MultiHeadAttention(Attention):
         if self.energy is None:
             energy = query @ keys.transpose(2, 3) / keys.shape[3] ** 0.5  # (B, heads, Q, S)
         else:
-            mixed = (keys.unsqueeze(2) + query.unsqueeze(3)).tanh()  # (B, heads, Q, S, a)
-            energy = (mixed @ self.energy[:, None, :, None]).squeeze(-1)
+            mixed = keys.unsqueeze(2) + query.unsqueeze(3)  # (B, heads, Q, S, a)
+            energy = (squash(mixed) @ (2 * self.energy)[:, None, :, None]).squeeze(-1)
         weights = (energy + memory.hidden.unsqueeze(1)).softmax(dim=-1)
         read = (weights.to(values.dtype) @ values).transpose(1, 2).flatten(2)  # (B, Q, A)
         return self.join(read), weights.mean(1), state

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from las.errors import UserError
-from las.model import attention_history
+from las.model import additive_energy
 from las.model.attention import CONFIGS, KINDS
 from las.model.attention_content import (
     AdditiveAttention,
@@ -114,7 +114,7 @@ def test_location_by_eye():
 @torch.no_grad()
 @pytest.mark.parametrize("cached", [1 << 20, 24, 1])  # all frames at a time, three, one
 def test_location_equals_its_formula_frame_by_frame(cached, monkeypatch):
-    monkeypatch.setattr(attention_history, "CACHED", cached)
+    monkeypatch.setattr(additive_energy, "CACHED", cached)
     attention, questions, frames = made("location")
     _, weights = steps(attention, questions, attention.remember(frames, VALID))
     for row, length in enumerate(LENGTHS.tolist()):
@@ -160,6 +160,21 @@ def test_location_written_out_has_the_gradients_of_its_formula(beams):
         for way in (steps, plain)
     )
     for one, other in zip(ours, theirs, strict=True):
+        close(one, other)
+
+
+def test_additive_written_out_has_the_gradients_of_its_formula():
+    attention, questions, frames = made("additive")
+    question, frames = questions[0].clone().requires_grad_(), frames.requires_grad_()
+    learned = [question, frames, *attention.parameters()]
+    memory = attention.remember(frames, VALID)
+    context, weights, _ = attention(question, memory, attention.start(memory, 2))
+    ours = torch.autograd.grad(context.square().sum() + weights.square().sum(), learned)
+    memory = attention.remember(frames, VALID)
+    mixed = memory.keys.unsqueeze(1) + attention.query(question).unsqueeze(2)
+    weights = (attention.energy(mixed.tanh()).squeeze(3) + memory.hidden).softmax(2)
+    plain = torch.autograd.grad((weights @ memory.frames).square().sum() + weights.square().sum(), learned)
+    for one, other in zip(ours, plain, strict=True):
         close(one, other)
 
 
@@ -303,7 +318,9 @@ def test_dot_by_eye():
 
 
 @torch.no_grad()
-def test_general_and_additive_equal_their_formulas_frame_by_frame():
+@pytest.mark.parametrize("cached", [1 << 20, 24, 1])  # all frames at a time, three, one
+def test_general_and_additive_equal_their_formulas_frame_by_frame(cached, monkeypatch):
+    monkeypatch.setattr(additive_energy, "CACHED", cached)
     for kind in ("general", "additive"):
         attention, questions, frames = made(kind)
         _, weights = steps(attention, questions, attention.remember(frames, VALID))
