@@ -199,7 +199,7 @@ class LanguageModelTrainer:
         found, update = in_pieces(batch, backward, self.parameters, self.device), self.progress.update + 1
         if found.left:
             raise UserError(
-                f"update {update}: a sentence of {len(found.left[0].targets[0])} tokens does not fit into memory alone; "
+                f"update {update}: a sentence of {len(found.left[0].targets[0])} tokens does not fit into memory; "
                 "lower data.longest, or train where there is more memory"
             )
         if found.split:

@@ -171,7 +171,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_split_and_told_of(trainer, tmp
 
 def test_a_sentence_that_does_not_fit_alone_is_named(trainer, monkeypatch):
     short_of_memory(monkeypatch, 3)
-    wanted = r"update \d: a sentence of \d tokens does not fit into memory alone; lower data\.longest, or train where"
+    wanted = r"update \d: a sentence of \d tokens does not fit into memory; lower data\.longest, or train where"
     with pytest.raises(UserError, match=wanted):
         trainer("epochs=1").run()
 
