@@ -127,8 +127,9 @@ def _keep_to_own_cores(store: Any, world: World) -> None:
     place = alike.index(world.rank)
     first, end = (len(cores) * number // len(alike) for number in (place, place + 1))
     if len(alike) <= len(cores):
-        os.sched_setaffinity(0, cores[first:end])
-        torch.set_num_threads(min(torch.get_num_threads(), end - first))  # more would wait for each other's turns
+        with suppress(OSError):  # a sandbox may forbid it; slower then, no worse
+            os.sched_setaffinity(0, cores[first:end])
+            torch.set_num_threads(min(torch.get_num_threads(), end - first))  # more would wait for each other's turns
 
 
 def _part(store: Any, world: World) -> None:

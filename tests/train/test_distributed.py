@@ -60,6 +60,14 @@ def test_ranks_divide_the_cores_they_share_and_keep_those_they_were_given(ranks,
     assert ranks(lambda _: kept, 3) == {0: {"cores": [0]}, 1: {"cores": [3, 4, 5]}, 2: {"cores": [1, 2]}}
 
 
+def test_where_cores_may_not_be_chosen_ranks_go_on_without(ranks, monkeypatch):
+    def forbidden(process, cores):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    assert ranks(lambda world: world.add([1.0], torch.device("cpu"))) == {0: [2.0], 1: [2.0]}
+
+
 def test_a_lost_rank_ends_the_others_with_a_message(ranks):
     def work(world):
         if world.rank == 1:
