@@ -168,7 +168,9 @@ def _table(path: Path) -> Iterator[Stretch]:
             if not cells["audio"].strip():
                 raise UserError(f"{path}, line {rows.line_num}: names no recording")
             name = cells["id"] or Path(cells["audio"]).with_suffix("").as_posix()
-            yield Stretch(name, _beside(path.parent, cells["audio"]), cells["text"].strip(), cells["speaker"] or None)
+            yield Stretch(
+                name, _beside(path.parent, cells["audio"]), " ".join(cells["text"].split()), cells["speaker"] or None
+            )
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num + 1}: {error}") from None  # the line that was being read
 
@@ -206,7 +208,7 @@ def _segments(path: Path) -> dict[str, tuple[str, float | None, float | None]]:
             first, last = (_seconds(float(one)) for one in (start, end))
         except ValueError:
             raise UserError(f"{path}: {id} {rest[:60]}: wanted ID RECORDING START END") from None
-        found[id] = recording, first, last - first
+        found[id] = recording, first, None if last == -1 else last - first  # -1: up to its end
     return found
 
 
@@ -231,6 +233,8 @@ def _json_lines(path: Path) -> Iterator[Stretch]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: wanted one JSON object a line, found {line.strip()[:60]}")
         try:
             yield from _nemo(record, path.parent) if "audio_filepath" in record else _lhotse(record, path.parent)
         except KeyError as error:

@@ -64,8 +64,8 @@ def test_tables(tmp_path, name, content):
 
 def test_a_table_without_ids_takes_the_paths(tmp_path):
     sound(tmp_path / "one.wav")
-    (tmp_path / "a.csv").write_text("path,text\none.wav,eins\n")
-    assert list(taken(tmp_path / "a.csv", tmp_path)) == ["one"]
+    (tmp_path / "a.csv").write_text('path,text\none.wav,"eins,\n  zwei "\n')
+    assert {id: text for id, (text, *_) in taken(tmp_path / "a.csv", tmp_path).items()} == {"one": "eins, zwei"}
 
 
 def test_a_kaldi_folder_without_and_with_segments(tmp_path):
@@ -76,7 +76,7 @@ def test_a_kaldi_folder_without_and_with_segments(tmp_path):
     (kaldi / "utt2spk").write_text("ada-1 ada\n")
     text, speaker, seconds, samples = taken(kaldi, tmp_path)["ada-1"]
     assert (text, speaker, seconds, len(samples)) == ("the whole", "ada", None, 3 * RATE)
-    (kaldi / "segments").write_text("ada-1-a ada-1 0.5 1.25\nada-1-b ada-1 2.0 3.0\n")
+    (kaldi / "segments").write_text("ada-1-a ada-1 0.5 1.25\nada-1-b ada-1 2.0 -1\n")
     (kaldi / "text").write_text("ada-1-a 앞\nada-1-b 뒤\n", encoding="utf-8")
     found = taken(kaldi, tmp_path)
     assert [(text, seconds) for text, _, seconds, _ in found.values()] == [("앞", 0.75), ("뒤", 1.0)]
@@ -149,6 +149,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path):
         ({"a.csv": b"path,text\nx.wav,\xff\n"}, r"a\.csv: not UTF-8 .*; save it as UTF-8"),
         ({"a.jsonl": "{]\n"}, r"a\.jsonl, line 1: not JSON"),
         ({"a.jsonl": '\n{"id": "x"}\n'}, r"a\.jsonl, line 2: neither a cut of lhotse nor a line of NeMo"),
+        ({"a.json": '[{"audio_filepath": "1.wav"}]'}, r"line 1: wanted one JSON object a line, found \[\{\"audio_f"),
         ({"a.csv": '"path,text\n'}, r"a\.csv, line 1: unexpected end of data"),
         ({"a.csv": "path,text\n,a\n"}, r"a\.csv, line 2: names no recording"),
         ({"a.jsonl": '{"audio_filepath": "", "text": "a"}\n'}, r"a\.jsonl, line 1: neither .* has an empty name"),
