@@ -1,5 +1,9 @@
 """The error that is meant for the user."""
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room left, or none for this user or in one file
+
 
 class UserError(Exception):
     """Something the user can mend: a file, a setting, a piece of data.

@@ -6,7 +6,6 @@ is called, so that `las --help` is quick.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -14,7 +13,7 @@ import sys
 import typer
 
 from las.cli import data, evaluate, language_models, train, transcribe
-from las.errors import UserError
+from las.errors import DISK_FULL, UserError
 
 SPINS = "2000"  # turns that OpenMP's threads (libgomp) wait awake for the next operation: some microseconds
 
@@ -74,7 +73,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None and error.errno not in DISK_FULL:
             raise
         print(f"las: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         sys.exit(1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from las.data.manifest import Utterance, write_manifest
-from las.errors import UserError
+from las.errors import DISK_FULL, UserError
 
 FACTS = "corpus.json"  # what was taken, and how
 
@@ -51,7 +50,7 @@ def run(
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
-        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is None and error.errno not in DISK_FULL:
             raise
         print(f"{error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
         return 1

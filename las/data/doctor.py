@@ -116,10 +116,16 @@ def render(report: Mapping[str, object]) -> str:
     lines.append("")
     for cause, cases in findings.items():
         shown = "; ".join(
-            f"{case['set']} {case['id']}{' ' * bool(case['detail'])}{case['detail']}" for case in cases[:SHOWN]
+            f"{case['set']} {_printable(case['id'])}{' ' * bool(case['detail'])}{_printable(case['detail'])}"
+            for case in cases[:SHOWN]
         )
         lines.append(f"{cause}: {len(cases)} ({shown}{'; ...' if len(cases) > SHOWN else ''})")
     return "\n".join(lines if findings else [*lines, "nothing odd was found"])
+
+
+def _printable(text: str) -> str:
+    """Text as it is, or quoted where it would break the line or turn its direction."""
+    return text if text.isprintable() else repr(text)
 
 
 def to_json(report: Mapping[str, object]) -> str:

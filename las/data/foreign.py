@@ -47,7 +47,7 @@ class Stretch:
 
     id: str
     audio: Path
-    text: str
+    text: str | None  # None: there is none, so it will be left out
     speaker: str | None = None
     start: float | None = None
     seconds: float | None = None
@@ -89,6 +89,8 @@ def adopt(
     whole: tuple[Path, int, torch.Tensor] | None = None  # the recording that was cut last
     for done, one in enumerate(stretches, start=1):
         try:
+            if one.text is None:
+                raise UserError(f"{one.audio}: no transcript of it")
             if one.start is None:
                 if not one.audio.is_file():
                     raise UserError(f"{one.audio}: no such file")
@@ -127,11 +129,16 @@ def _cut(one: Stretch, rate: int, wave: torch.Tensor, path: Path) -> float:
 
 def _folder(root: Path) -> Iterator[Stretch]:
     """A recording is the audio file beside its transcript; the id is their path without suffix."""
-    texts = sorted(path for path in root.rglob("*") if path.suffix.lower() in TRANSCRIPTS and path.is_file())
-    for path in texts:
-        heard = [one for one in (path.with_suffix(suffix) for suffix in sorted(audio.SUFFIXES)) if one.is_file()]
-        name = path.relative_to(root).with_suffix("").as_posix()
-        yield Stretch(name, heard[0] if heard else path.with_suffix(".wav"), " ".join(_text(path).split()))
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() in TRANSCRIPTS}
+    heard: dict[Path, Path] = {}
+    for path in files:
+        if path.suffix.lower() in audio.SUFFIXES:
+            heard.setdefault(path.with_suffix(""), path)
+    for stem in sorted({*texts, *heard}):
+        text = " ".join(_text(texts[stem]).split()) if stem in texts else None
+        recording = heard.get(stem, stem.with_name(f"{stem.name}.wav"))
+        yield Stretch(stem.relative_to(root).as_posix(), recording, text)
 
 
 def _table(path: Path) -> Iterator[Stretch]:
@@ -153,12 +160,17 @@ def _table(path: Path) -> Iterator[Stretch]:
     try:
         for row in rows:
             cells = {key: row.get(name) if name else None for key, name in columns.items()}
+            if None in row:  # where DictReader puts what is left over
+                quoted = ", or a text with a comma is not in quotation marks" * (path.suffix.lower() == ".csv")
+                raise UserError(f"{path}, line {rows.line_num}: more cells than the head has{quoted}")
             if cells["audio"] is None or cells["text"] is None:
                 raise UserError(f"{path}, line {rows.line_num}: fewer cells than the head has")
             if not cells["audio"].strip():
                 raise UserError(f"{path}, line {rows.line_num}: names no recording")
             name = cells["id"] or Path(cells["audio"]).with_suffix("").as_posix()
-            yield Stretch(name, _beside(path.parent, cells["audio"]), cells["text"].strip(), cells["speaker"] or None)
+            yield Stretch(
+                name, _beside(path.parent, cells["audio"]), " ".join(cells["text"].split()), cells["speaker"] or None
+            )
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num + 1}: {error}") from None  # the line that was being read
 
@@ -169,39 +181,47 @@ def _beside(folder: Path, name: str) -> Path:
 
 
 def _kaldi(folder: Path) -> Iterator[Stretch]:
-    recordings = dict(_pairs(folder / "wav.scp"))
-    speakers = dict(_pairs(folder / "utt2spk")) if (folder / "utt2spk").is_file() else {}
-    segments = dict(_segments(folder / "segments")) if (folder / "segments").is_file() else {}
-    for id, text in _pairs(folder / "text"):
+    recordings = _pairs(folder / "wav.scp")
+    speakers = _pairs(folder / "utt2spk") if (folder / "utt2spk").is_file() else {}
+    segments = _segments(folder / "segments") if (folder / "segments").is_file() else {}
+    texts = _pairs(folder / "text")
+    for id in [*texts, *(id for id in segments or recordings if id not in texts)]:
         recording, start, seconds = segments.get(id, (id, None, None))
         place = recordings.get(recording)
         if place is None:
-            raise UserError(f"{folder / 'text'}: {id} has no recording {recording!r} in wav.scp")
+            where = folder / ("segments" if id in segments else "text")
+            raise UserError(f"{where}: {id} has no recording {recording!r} in wav.scp")
         if place.endswith("|"):
             raise UserError(
                 f"{folder / 'wav.scp'}: {recording} is a command ({place[:60]}), which is not run; write what it puts "
                 "out to a file and name that"
             )
-        yield Stretch(id, Path(place), text, speakers.get(id), start, seconds)
+        yield Stretch(id, Path(place), texts.get(id), speakers.get(id), start, seconds)
 
 
-def _segments(path: Path) -> Iterator[tuple[str, tuple[str, float | None, float | None]]]:
+def _segments(path: Path) -> dict[str, tuple[str, float | None, float | None]]:
     """Of each utterance its recording, start and seconds."""
-    for number, (id, rest) in enumerate(_pairs(path), start=1):
+    found: dict[str, tuple[str, float | None, float | None]] = {}
+    for id, rest in _pairs(path).items():
         try:
             recording, start, end = rest.split()
             first, last = (_seconds(float(one)) for one in (start, end))
-            yield id, (recording, first, last - first)
         except ValueError:
-            raise UserError(f"{path}, line {number}: wanted ID RECORDING START END") from None
+            raise UserError(f"{path}: {id} {rest[:60]}: wanted ID RECORDING START END") from None
+        found[id] = recording, first, None if last == -1 else last - first  # -1: up to its end
+    return found
 
 
-def _pairs(path: Path) -> Iterator[tuple[str, str]]:
-    """Lines of a Kaldi table: the first word and the rest."""
-    for line in _text(path).split("\n"):
+def _pairs(path: Path) -> dict[str, str]:
+    """A Kaldi table: the first word of each line and the rest."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(_text(path).split("\n"), start=1):
         if line.strip():
-            id, _, rest = line.strip().partition(" ") if " " in line.strip() else line.strip().partition("\t")
-            yield id, rest.strip()
+            id, *rest = line.split(maxsplit=1)
+            if id in found:
+                raise UserError(f"{path}, line {number}: {id!r} is there twice; ids must differ")
+            found[id] = rest[0].strip() if rest else ""
+    return found
 
 
 def _json_lines(path: Path) -> Iterator[Stretch]:
@@ -213,6 +233,8 @@ def _json_lines(path: Path) -> Iterator[Stretch]:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: not JSON ({error})") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: wanted one JSON object a line, found {line.strip()[:60]}")
         try:
             yield from _nemo(record, path.parent) if "audio_filepath" in record else _lhotse(record, path.parent)
         except KeyError as error:
@@ -225,7 +247,8 @@ def _nemo(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
     place = folder / record["audio_filepath"]
     start, seconds = (None if record.get(key) is None else _seconds(record[key]) for key in ("offset", "duration"))
     name = Path(record["audio_filepath"]).with_suffix("").as_posix() + ("" if start is None else f"@{start}")
-    yield Stretch(name, place, record["text"], record.get("speaker"), start, seconds)
+    speaker = record.get("speaker")
+    yield Stretch(name, place, record["text"], str(speaker) if isinstance(speaker, int) else speaker, start, seconds)
 
 
 def _lhotse(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
@@ -233,8 +256,17 @@ def _lhotse(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
     [source] = record["recording"]["sources"]
     if source["type"] != "file":
         raise UserError(f"{record['id']}: its recording is of type {source['type']!r}; wanted file, nothing is run")
+    recording = record["recording"]
+    if recording.get("transforms"):
+        raise UserError(
+            f"{record['id']}: its recording is changed as it is read (transforms); save the audio as it is then"
+        )
+    if isinstance(record.get("channel"), int) and len(source.get("channels", ())) > 1:
+        raise UserError(f"{record['id']}: one of {len(source['channels'])} channels; save each to a file of its own")
     place = folder / source["source"]
-    whole = _seconds(record["recording"]["duration"])
+    if not record["supervisions"]:
+        yield Stretch(record["id"], place, None)
+    whole = _seconds(recording["duration"])
     for one in record["supervisions"]:
         start, seconds = _seconds(record["start"]) + _seconds(one["start"]), _seconds(one["duration"])
         everything = start < 0.01 and abs(seconds - whole) < 0.01

@@ -34,6 +34,7 @@ from las.text.tokenizer import Tokenizer
 Leaving = tuple[str, str, str]  # cause, id, detail
 _Sent = tuple[tuple[list[str], Tensor, np.ndarray, np.ndarray, np.ndarray] | None, list[Leaving]]  # a batch, by parts
 
+ASTRAY = 0.5  # s that a recording may be longer or shorter than its index says; decoders differ at the ends
 WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
 
 
@@ -201,22 +202,29 @@ class _Reader:
         for entry in entries:
             try:
                 sample = read_sample(self.index, entry)
-                tokens.append(self._tokens(sample, epoch))
-                wave = audio.load(sample.audio_bytes, self.rate)
+                written = self._tokens(sample, epoch)
+                wave = self._wave(sample)
                 waves.append(self.augment(wave, self.seed, epoch, entry.id))
             except _Left as left:
                 leavings.append((left.args[0], entry.id, left.args[1]))
                 continue
             except UserError as error:
-                del tokens[len(waves) :]
                 leavings.append(("cannot be read", entry.id, str(error)))
                 continue
+            tokens.append(written)
             ids.append(entry.id)
         if not ids:
             return None, leavings
         padded_waves, samples = pad(waves)
         padded_tokens, lengths = pad(tokens)
         return Batch(ids, padded_waves, samples, padded_tokens, lengths), leavings
+
+    def _wave(self, sample: Sample) -> Tensor:
+        wave = audio.load(sample.audio_bytes, self.rate)
+        seconds = len(wave) / self.rate
+        if abs(seconds - sample.seconds) > ASTRAY:  # batches are budgeted by what the index says
+            raise _Left("not as long as the index says", f"{seconds:.2f} s, {sample.seconds:.2f} s in the index")
+        return wave
 
     def _tokens(self, sample: Sample, epoch: int) -> Tensor:
         if unknown := self.tokenizer.unknown(sample.text):

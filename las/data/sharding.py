@@ -11,7 +11,6 @@ before there is an index.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -32,7 +31,7 @@ from webdataset import TarWriter
 from las.audio import load, probe, write_flac
 from las.data.manifest import Utterance
 from las.data.shards import BLOCK, FORMAT, INDEX, Entry, Index, Shard, read_index
-from las.errors import UserError
+from las.errors import DISK_FULL, UserError
 from las.ledger import Ledger
 from las.text.normalize import nfc
 
@@ -99,7 +98,7 @@ def write_shards(
         else:
             shards, entries = _write_together(job, ledger, ranks)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise UserError(f"{folder}: the disk is full; free some space there or name another folder") from error
         raise UserError(f"{error.filename or folder}: cannot write shards: {error.strerror}") from error
     return Index(str(folder), tuple(shards), tuple(entries))

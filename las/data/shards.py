@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import tarfile
@@ -215,6 +216,8 @@ def _check_spans(path: str, shards: Sequence[Shard], entries: Sequence[Entry]) -
             raise UserError(f"{path}: {entry.id!r} lies in no shard; {_ANEW}")
         if entry.offset + entry.size > shards[entry.shard].bytes:
             raise UserError(f"{path}: {entry.id!r} lies past the end of {shards[entry.shard].name}; {_ANEW}")
+        if not (0 < entry.seconds < math.inf and entry.characters >= 0):
+            raise UserError(f"{path}: {entry.id!r} has {entry.seconds} s and {entry.characters} characters; {_ANEW}")
         counts[entry.shard] += 1
         ids.add(entry.id)
     if len(ids) < len(entries):

@@ -63,6 +63,14 @@ class TokenBatch:
     inputs: Tensor
     targets: Tensor
 
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def rows(self, start: int, end: int) -> TokenBatch:
+        """The sentences from `start` to before `end`, padded only as far as the longest of these."""
+        longest = int((self.targets[start:end] != BLANK).sum(1).max())
+        return TokenBatch(self.inputs[start:end, :longest], self.targets[start:end, :longest])
+
     def to(self, device: torch.device) -> TokenBatch:
         return TokenBatch(self.inputs.to(device, non_blocking=True), self.targets.to(device, non_blocking=True))
 

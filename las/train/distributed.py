@@ -1,8 +1,8 @@
 """Several processes that train one model: sums over all of them, by torch.distributed.
 
 Each process, a rank, has its own batches of an update; gradients are added up over the ranks, so all take the same
-step. torchrun starts the ranks and names them in the environment; a process that it did not start is alone. Gradients
-are summed in one go after the backward pass, not in hooks: a rank that has no batch left simply adds zeros.
+step (`las/train/gradients.py`). torchrun starts the ranks and names them in the environment; a process that it did not
+start is alone.
 
 On CPUs each rank keeps to cores of its own: ranks that wake each other several times an update are otherwise put on
 one core while another is idle.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,8 +25,6 @@ from torch import Tensor
 
 from las.errors import Interrupted, UserError
 from las.model.device import choose_device
-
-BUCKET = 1 << 24  # numbers that are summed in one message, at least: 64 MB of float32
 
 
 @dataclass(frozen=True)
@@ -41,27 +39,12 @@ class World:
         """Whether this rank writes the run's files and speaks to the user."""
         return self.rank == 0
 
-    def add_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Put into every parameter's gradient the sum over the ranks; one that no rank has stays None."""
-        if self.size == 1:
-            return
-        parameters = list(parameters)
-        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        there = torch.tensor([float(one.grad is not None) for one in parameters], device=parameters[0].device)
-        for bucket in _buckets([*gradients, there]):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            self._reduce(flat)
-            for gradient, summed in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
-                gradient.copy_(summed.view_as(gradient))
-        for one, gradient, count in zip(parameters, gradients, there.tolist(), strict=True):
-            one.grad = gradient if count else None
-
     def add(self, figures: Sequence[float], device: torch.device) -> list[float]:
         """Figures, each summed over the ranks."""
         if self.size == 1:
             return list(figures)
         summed = torch.tensor(figures, dtype=torch.float64, device=device)
-        self._reduce(summed)
+        self.reduce(summed)
         return summed.tolist()
 
     def meet(self) -> None:
@@ -88,7 +71,8 @@ class World:
         every = zip(self.gather(padded, device), lengths, strict=True)
         return [bytes(one[: length - 1].tolist()).decode() for one, length in every]
 
-    def _reduce(self, tensor: Tensor) -> None:
+    def reduce(self, tensor: Tensor) -> None:
+        """Put into a tensor its sum over the ranks."""
         with _told(self):
             ranks.all_reduce(tensor)
 
@@ -143,8 +127,9 @@ def _keep_to_own_cores(store: Any, world: World) -> None:
     place = alike.index(world.rank)
     first, end = (len(cores) * number // len(alike) for number in (place, place + 1))
     if len(alike) <= len(cores):
-        os.sched_setaffinity(0, cores[first:end])
-        torch.set_num_threads(min(torch.get_num_threads(), end - first))  # more would wait for each other's turns
+        with suppress(OSError):  # a sandbox may forbid it; slower then, no worse
+            os.sched_setaffinity(0, cores[first:end])
+            torch.set_num_threads(min(torch.get_num_threads(), end - first))  # more would wait for each other's turns
 
 
 def _part(store: Any, world: World) -> None:
@@ -161,19 +146,12 @@ def _told(world: World) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause = str(error).splitlines()[0]
-        raise UserError(
-            f"rank {world.rank} of {world.size}: another rank is gone or does not answer ({cause}); "
-            "its own message says why; start again, a training with --resume"
-        ) from None
+        raise gone(world, str(error).splitlines()[0]) from None
 
 
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        bucket.append(gradient)
-        if sum(one.numel() for one in bucket) >= BUCKET:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket
+def gone(world: World, cause: str) -> UserError:
+    """What to tell the user of this rank where another does not answer."""
+    return UserError(
+        f"rank {world.rank} of {world.size}: another rank is gone or does not answer ({cause}); "
+        "its own message says why; start again, a training with --resume"
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from las.train.averaging import MovingAverage
 from las.train.log import Log
 from las.train.loop import LOG_EVERY, PRECISIONS, stop_requested
 from las.train.optim import OptimizerConfig, Plateau, build_optimizer, rate_at
+from las.train.pieces import in_pieces
 from las.train.run_folder import STATE, WEIGHTS, forget_weights
 
 
@@ -61,6 +62,9 @@ class LanguageModelReporter(Protocol):
 
     def foretold(self, epoch: int, update: int, found: Perplexity) -> None:
         """After a validation."""
+
+    def warned(self, message: str) -> None:
+        """Something in the run is not as it should be."""
 
 
 @dataclass
@@ -97,6 +101,8 @@ class LanguageModelTrainer:
         self.optimizer = build_optimizer(model, config.optimizer)
         self.moving = MovingAverage(model, config.moving_average)
         self.progress = LanguageModelProgress()
+        self.parameters = list(model.parameters())
+        self.split_told = False  # whether this start has told of a batch that did not fit into memory
         self.needed: deque[set[Path]] = deque(maxlen=2)  # weights that the last two states name
         self.log = Log(folder)
         (folder / WEIGHTS).mkdir(exist_ok=True)
@@ -169,19 +175,47 @@ class LanguageModelTrainer:
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         tokens = int((batch.targets != BLANK).sum())
-        batch = batch.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            logits = self.model(batch.inputs)
-        loss = nats(logits, batch.targets) / tokens
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip or float("inf"))
+        loss = self._gradient(batch, tokens)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip or float("inf"))
         if not norm.isfinite():
             raise UserError(f"update {progress.update + 1}: the gradient is {norm.item()}; lower train.optimizer.rate")
         self.optimizer.step()
         self.moving.take_in(self.model)
         progress.update += 1
         progress.tokens += tokens
-        return {"loss": loss.item(), "rate": rate, "gradient_norm": norm.item()}
+        return {"loss": loss, "rate": rate, "gradient_norm": norm.item()}
+
+    def _gradient(self, batch: TokenBatch, tokens: int) -> float:
+        """Put the gradient of a batch of so many tokens in place; the loss per token is returned."""
+
+        def backward(piece: TokenBatch) -> Tensor:
+            piece = piece.to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+                logits = self.model(piece.inputs)
+            loss = nats(logits, piece.targets) / tokens
+            loss.backward()
+            return loss.detach()
+
+        found, update = in_pieces(batch, backward, self.parameters, self.device), self.progress.update + 1
+        if found.left:
+            raise UserError(
+                f"update {update}: a sentence of {len(found.left[0].targets[0])} tokens does not fit into memory; "
+                "lower data.longest, or train where there is more memory"
+            )
+        if found.split:
+            self._tell_memory(update, found.split)
+        return sum(loss.item() for _, loss in found.done)
+
+    def _tell_memory(self, update: int, split: Sequence[TokenBatch]) -> None:
+        """A batch that did not fit into memory: each in the log, the first also to the user."""
+        tokens = split[0].targets.numel()
+        self.log.write(update, "memory", {"splits": len(split), "tokens": tokens})
+        if not self.split_told:
+            self.split_told = True
+            self.reporter.warned(
+                f"update {update}: a batch of {tokens} tokens did not fit into memory and was split in two, which "
+                f"takes time (log.jsonl tells of each); lower data.batch_tokens ({self.text.batch_tokens})"
+            )
 
     def _validate(self, epoch: int) -> None:
         """Judge the weights and keep them if they are among the best."""

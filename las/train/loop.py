@@ -30,6 +30,7 @@ from las.ledger import Ledger
 from las.model.las import LAS
 from las.train.averaging import MovingAverage
 from las.train.distributed import World
+from las.train.gradients import GradientSum
 from las.train.growth import layers_at
 from las.train.log import Log
 from las.train.mwer import Mwer, MwerConfig
@@ -168,6 +169,7 @@ class Trainer:
         self.ledger = Ledger()
         self.log = Log(folder, silent=not world.leads)
         self.parameters = list(model.parameters())
+        self.gradients = GradientSum(self.parameters, world, config.lost_minutes)
         self.waited = 0.0  # s for the loader, since this start
         self.before = 0.0  # s of training before it
         self.saved = 0.0  # when the state was stored last
@@ -298,8 +300,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with weight_noise(self.model, config.weight_noise if noisy else 0.0):
             found = [self._fitting(batch) for batch in group]
-        self.world.add_gradients(self.parameters)
-        sums = Sums.of(found, missing, ask(), self.rate, self.world, self.device)
+        sums = Sums.of(found, missing, ask(), self.rate, self.gradients.add)
         self.asked = sums.asked
         self._tell_memory(sums)
         progress.heard, progress.left = progress.heard + sums.heard, progress.left + sums.left
@@ -316,7 +317,7 @@ class Trainer:
         self.progress.audio += sums.seconds
         return {**sums.figures(self.mwer is not None), "rate": rate, "gradient_norm": norm.item()}
 
-    def _fitting(self, batch: Batch) -> Pieces[Losses]:
+    def _fitting(self, batch: Batch) -> Pieces[Batch, Losses]:
         """The gradient of a batch, in pieces where memory is short; an utterance too long for it is left out."""
         found = in_pieces(batch, self._backward, self.parameters, self.device)
         for one in found.left:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
-
-from las.batch import Batch
 
 SIGNS = (
     "DefaultCPUAllocator",  # torch on a CPU
@@ -23,23 +21,35 @@ SIGNS = (
     "ALLOC_FAILED",  # cuBLAS, cuDNN to version 8
     "ALLOCATION_FAILED",  # cuDNN 9
 )
+
+
+class Rows(Protocol):
+    """A batch: what it holds, utterances or sentences, can be counted and taken apart."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int, end: int) -> Self:
+        """Those from `start` to before `end`, padded only as far as the longest of these."""
+
+
+Cut = TypeVar("Cut", bound=Rows)
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Pieces(Generic[Result]):
+class Pieces(Generic[Cut, Result]):
     """How a batch was worked through."""
 
-    done: list[tuple[Batch, Result]] = field(default_factory=list)
-    split: list[Batch] = field(default_factory=list)  # those that did not fit, each before its halves
-    left: list[Batch] = field(default_factory=list)  # utterances that do not fit alone
+    done: list[tuple[Cut, Result]] = field(default_factory=list)
+    split: list[Cut] = field(default_factory=list)  # those that did not fit, each before its halves
+    left: list[Cut] = field(default_factory=list)  # single utterances that do not fit
 
 
 def in_pieces(
-    batch: Batch, work: Callable[[Batch], Result], parameters: Sequence[Tensor], device: torch.device
-) -> Pieces[Result]:
+    batch: Cut, work: Callable[[Cut], Result], parameters: Sequence[Tensor], device: torch.device
+) -> Pieces[Cut, Result]:
     """Do `work`, which adds to the gradients of `parameters`, on a batch or, where memory runs out, on pieces of it."""
-    found: Pieces[Result] = Pieces()
+    found: Pieces[Cut, Result] = Pieces()
     waiting = [batch]
     while waiting:
         one = waiting.pop()
@@ -56,7 +66,7 @@ def in_pieces(
 
 
 def _attempt(
-    batch: Batch, work: Callable[[Batch], Result], parameters: Sequence[Tensor], device: torch.device
+    batch: Cut, work: Callable[[Cut], Result], parameters: Sequence[Tensor], device: torch.device
 ) -> list[Result]:
     """What `work` returns, or nothing where memory ran out; then all is as it was before."""
     chance = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from las.train.distributed import World
+from las.batch import Batch
 from las.train.objectives import Losses
 from las.train.pieces import Pieces
 
@@ -33,14 +31,14 @@ class Sums:
     @classmethod
     def of(
         cls,
-        found: Sequence[Pieces[Losses]],
+        found: Sequence[Pieces[Batch, Losses]],
         missing: int,
         asked: Asked,
         rate: int,
-        world: World,
-        device: torch.device,
+        add: Callable[[Sequence[float]], list[float]],
     ) -> Sums:
-        """Of this rank's batches, of audio at `rate` Hz and without `missing` utterances, and those of the others."""
+        """Of this rank's batches, of audio at `rate` Hz and without `missing` utterances, and those of the others, with
+        which `add` adds figures up."""
         done = [one for pieces in found for one in pieces.done]
         split = [one for pieces in found for one in pieces.split]
         own = [
@@ -56,7 +54,7 @@ class Sums:
             sum(batch.waves.numel() for batch in split) / rate,
             *asked,
         ]
-        speller, ctc, correct, errors, seconds, *counts, padded, stop, save = world.add(own, device)
+        speller, ctc, correct, errors, seconds, *counts, padded, stop, save = add(own)
         tokens, heard, left, splits = map(int, counts)
         together = bool(stop), bool(save)
         return cls(speller, ctc, correct, errors, seconds, tokens, heard, left, splits, padded, together)

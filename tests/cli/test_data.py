@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +100,19 @@ def test_a_corpus_of_another_program_is_imported(las, complaint, tools, tmp_path
     assert (status, out) == (0, f"{tmp_path / 'train.jsonl'}: 2 utterances\n")
     assert err.startswith("las: left out: cannot be used: 1 (first: 2: ")
     assert [one.text for one in read_manifest(tmp_path / "train.jsonl")] == ["하나", "둘"]
+
+
+def test_where_no_more_can_be_written_an_import_leaves_no_manifest(complaint, tools, tmp_path, monkeypatch):
+    tools.write_wav(tmp_path / "1.wav", tools.sing("ab"))
+    (tmp_path / "a.json").write_text('{"audio_filepath": "1.wav", "text": "ab", "offset": 0, "duration": 0.1}\n')
+    words = ("import", tmp_path / "a.json", "-o", tmp_path / "train.jsonl")
+
+    def full(path, data):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))  # as under RLIMIT_FSIZE
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert complaint(*words) == "disk: File too large"
+    assert not (tmp_path / "train.jsonl").exists()
 
 
 def test_the_doctor_looks_at_data(las, corpus, tmp_path):

@@ -66,6 +66,7 @@ def test_a_complaint_is_one_line_and_status_1(tmp_path, capsys):
     ("error", "said"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "disk: No space left on device"),
+        (OSError(errno.EFBIG, "File too large"), "disk: File too large"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied"),
     ],
 )

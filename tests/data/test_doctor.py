@@ -145,3 +145,12 @@ def test_progress_counts_every_recording(corpus):
     calls = []
     examine({"train": corpus()}, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(done, 10) for done in range(1, 11)]
+
+
+def test_an_id_that_would_break_the_line_is_quoted():
+    case = {"set": "a", "id": "1\n\u202e", "detail": ""}
+    assert (
+        render({"sets": {}, "findings": {"empty text": [case]}})
+        == r"""
+empty text: 1 (a '1\n\u202e')"""
+    )

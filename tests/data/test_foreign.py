@@ -64,8 +64,8 @@ def test_tables(tmp_path, name, content):
 
 def test_a_table_without_ids_takes_the_paths(tmp_path):
     sound(tmp_path / "one.wav")
-    (tmp_path / "a.csv").write_text("path,text\none.wav,eins\n")
-    assert list(taken(tmp_path / "a.csv", tmp_path)) == ["one"]
+    (tmp_path / "a.csv").write_text('path,text\none.wav,"eins,\n  zwei "\n')
+    assert {id: text for id, (text, *_) in taken(tmp_path / "a.csv", tmp_path).items()} == {"one": "eins, zwei"}
 
 
 def test_a_kaldi_folder_without_and_with_segments(tmp_path):
@@ -76,7 +76,7 @@ def test_a_kaldi_folder_without_and_with_segments(tmp_path):
     (kaldi / "utt2spk").write_text("ada-1 ada\n")
     text, speaker, seconds, samples = taken(kaldi, tmp_path)["ada-1"]
     assert (text, speaker, seconds, len(samples)) == ("the whole", "ada", None, 3 * RATE)
-    (kaldi / "segments").write_text("ada-1-a ada-1 0.5 1.25\nada-1-b ada-1 2.0 3.0\n")
+    (kaldi / "segments").write_text("ada-1-a ada-1 0.5 1.25\nada-1-b ada-1 2.0 -1\n")
     (kaldi / "text").write_text("ada-1-a 앞\nada-1-b 뒤\n", encoding="utf-8")
     found = taken(kaldi, tmp_path)
     assert [(text, seconds) for text, _, seconds, _ in found.values()] == [("앞", 0.75), ("뒤", 1.0)]
@@ -140,6 +140,8 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path):
     [
         ({"a.md": ""}, r"a\.md: wanted a folder of recordings and texts, a Kaldi"),
         ({"a.csv": "id,words\n"}, r"a\.csv: no column for audio among id, words; call it audio or path"),
+        ({"a.csv": "path,text\nx.wav,well, yes\n"}, r"line 2: more cells than the head has, or a text with a comma is"),
+        ({"a.tsv": "path\ttext\nx.wav\twell\tyes\n"}, r"a\.tsv, line 2: more cells than the head has$"),
         ({"a.csv": "path,text\nx.wav\n"}, r"a\.csv, line 2: fewer cells than the head has"),
         ({"a.csv": 'path,text\nx.wav,"a"b\n'}, r"a\.csv, line 2: "),
         ({"a.csv": "path,text\n"}, r"a\.csv: no utterance in it"),
@@ -147,6 +149,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path):
         ({"a.csv": b"path,text\nx.wav,\xff\n"}, r"a\.csv: not UTF-8 .*; save it as UTF-8"),
         ({"a.jsonl": "{]\n"}, r"a\.jsonl, line 1: not JSON"),
         ({"a.jsonl": '\n{"id": "x"}\n'}, r"a\.jsonl, line 2: neither a cut of lhotse nor a line of NeMo"),
+        ({"a.json": '[{"audio_filepath": "1.wav"}]'}, r"line 1: wanted one JSON object a line, found \[\{\"audio_f"),
         ({"a.csv": '"path,text\n'}, r"a\.csv, line 1: unexpected end of data"),
         ({"a.csv": "path,text\n,a\n"}, r"a\.csv, line 2: names no recording"),
         ({"a.jsonl": '{"audio_filepath": "", "text": "a"}\n'}, r"a\.jsonl, line 1: neither .* has an empty name"),
@@ -177,8 +180,11 @@ def test_a_source_that_is_not_there(tmp_path):
     [
         ("wav.scp", "a sox /tmp/x.mp3 -t wav - |\n", r"wav\.scp: a is a command \(sox .*\), which is not run; write"),
         ("wav.scp", "b x.wav\n", r"text: a has no recording 'a' in wav\.scp"),
-        ("segments", "a a 1.0\n", r"segments, line 1: wanted ID RECORDING START END"),
-        ("segments", "a a 0 inf\n", r"segments, line 1: wanted ID RECORDING START END"),
+        ("wav.scp", "a x.wav\na y.wav\n", r"wav\.scp, line 2: 'a' is there twice; ids must differ"),
+        ("text", "a one\n\na two\n", r"text, line 3: 'a' is there twice; ids must differ"),
+        ("segments", "c b 1.0 2.0\n", r"segments: c has no recording 'b' in wav\.scp"),
+        ("segments", "a a 1.0\n", r"segments: a a 1.0: wanted ID RECORDING START END"),
+        ("segments", "a a 0 inf\n", r"segments: a a 0 inf: wanted ID RECORDING START END"),
     ],
 )
 def test_kaldi_folders_that_cannot_be_read(tmp_path, name, content, message):
@@ -187,6 +193,66 @@ def test_kaldi_folders_that_cannot_be_read(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         read(tmp_path)
+
+
+def left(source, tmp_path):
+    ledger = Ledger()
+    utterances = list(adopt(read(source), tmp_path / "out.audio", ledger))
+    return [one.id for one in utterances], ledger.cases["cannot be used"]
+
+
+def test_recordings_without_a_transcript_are_counted_and_named(tmp_path):
+    for name in ("a/1", "a/2", "b"):
+        sound(tmp_path / "folder" / f"{name}.wav")
+    (tmp_path / "folder" / "a" / "1.txt").write_text("one")
+    assert left(tmp_path / "folder", tmp_path) == (
+        ["a/1"],
+        {name: f"{tmp_path}/folder/{name}.wav: no transcript of it" for name in ("a/2", "b")},
+    )
+    kaldi = tmp_path / "kaldi"
+    kaldi.mkdir()
+    (kaldi / "wav.scp").write_text("".join(f"{name}\t{tmp_path}/folder/{name}.wav\n" for name in ("a/1", "b")))
+    (kaldi / "text").write_text("a/1 one\n")
+    assert left(kaldi, tmp_path) == (["a/1"], {"b": f"{tmp_path}/folder/b.wav: no transcript of it"})
+    (kaldi / "segments").write_text("s1 b 0 0.5\ns2 b 0.5 1\n")
+    (kaldi / "text").write_text("s1 one\n")
+    assert left(kaldi, tmp_path) == (["s1"], {"s2": f"{tmp_path}/folder/b.wav: no transcript of it"})
+    recording = {"id": "r", "duration": 1.0, "sources": [{"type": "file", "channels": [0], "source": "b.wav"}]}
+    cut = {"id": "c", "start": 0.0, "duration": 1.0, "recording": recording, "supervisions": []}
+    (tmp_path / "folder" / "cuts.jsonl").write_text(json.dumps(cut))
+    assert left(tmp_path / "folder" / "cuts.jsonl", tmp_path) == (
+        [],
+        {"c": f"{tmp_path}/folder/b.wav: no transcript of it"},
+    )
+
+
+def test_speakers_of_nemo_may_be_numbers(tmp_path):
+    sound(tmp_path / "1.wav")
+    (tmp_path / "a.json").write_text('{"audio_filepath": "1.wav", "text": "one", "speaker": 7}\n')
+    assert taken(tmp_path / "a.json", tmp_path)["1"][1] == "7"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"transforms": [{"name": "Speed", "kwargs": {"factor": 1.1}}]}, "c: its recording is changed as it is read"),
+        (
+            {"sources": [{"type": "file", "channels": [0, 1], "source": "x.wav"}]},
+            "c: one of 2 channels; save each to a",
+        ),
+    ],
+)
+def test_cuts_of_lhotse_that_are_not_what_their_files_hold_are_refused(tmp_path, changes, message):
+    recording = {
+        "id": "r",
+        "duration": 3.0,
+        "sources": [{"type": "file", "channels": [0], "source": "x.wav"}],
+    } | changes
+    said = [{"id": "s", "start": 0.0, "duration": 1.0, "text": "one"}]
+    cut = {"id": "c", "start": 0.0, "channel": 0, "recording": recording, "supervisions": said}
+    (tmp_path / "cuts.jsonl").write_text(json.dumps(cut))
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "cuts.jsonl")
 
 
 def test_a_cut_of_lhotse_whose_audio_is_a_command_is_refused(tmp_path):

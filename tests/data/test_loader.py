@@ -270,6 +270,13 @@ def test_a_broken_recording_is_counted_and_named(tools, make, tmp_path):
     assert "the audio is damaged" in cases[entry.id]
 
 
+def test_a_recording_that_is_not_as_long_as_its_index_says_is_counted_and_named(make, index):
+    entries = tuple(replace(one, seconds=9.0) if one.id == "발화/4" else one for one in index.entries)
+    loader = make(replace(index, entries=entries), leave_out=0.1)
+    assert sum(len(batch.tokens) for batch in loader.epoch(0)) == 11
+    assert str(loader.ledger) == "not as long as the index says: 1 (first: 발화/4: 1.10 s, 9.00 s in the index)"
+
+
 def test_a_recording_too_long_is_counted_and_named(make, index):
     loader = make(longest=1.05, leave_out=0.1)
     assert str(loader.ledger) == "longer than data.longest: 1 (first: 발화/4: 1.1 s)"

@@ -70,6 +70,8 @@ def trained(text, paths, tmp_path_factory):
 
         def foretold(self, epoch, update, found): ...
 
+        def warned(self, message): ...
+
     return language_models.train(config, folder / "run", False, Quiet())
 
 

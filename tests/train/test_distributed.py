@@ -1,11 +1,8 @@
-"""Sums over two processes; the ranks are forked, which spares them importing torch."""
+"""Sums over two processes."""
 
 import json
-import multiprocessing
 import os
 import signal
-import socket
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -19,49 +16,7 @@ from las.train.distributed import World, joined
 from las.train.loop import Trainer
 
 
-def ranks(work, size=2, inside=True, threads=1):
-    """What `work(world)` returns on every rank, or the error's text, by rank; `inside`: the world is joined already."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    answers = fork.SimpleQueue()
-
-    def rank(number):
-        torch.set_num_threads(threads)
-        os.environ.update(RANK=str(number), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-        try:
-            with joined("gloo", 1.0) if inside else nullcontext(World(number, size)) as world:
-                answers.put((number, work(world)))
-        except UserError as error:
-            answers.put((number, str(error)))
-        os._exit(0)
-
-    processes = [fork.Process(target=rank, args=(number,)) for number in range(size)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert not any(process.is_alive() for process in processes)
-    found = []
-    while not answers.empty():
-        found.append(answers.get())
-    return dict(sorted(found))
-
-
-def test_gradients_become_their_sum_and_a_rank_without_them_adds_nothing():
-    def work(world):
-        shared, one, nobodys = (torch.nn.Parameter(torch.zeros(size)) for size in (2, 3, 1))
-        shared.grad = torch.full((2,), 1.0 + world.rank)
-        if world.leads:
-            one.grad = torch.arange(3.0)
-        world.add_gradients([shared, one, nobodys])
-        return [None if grad is None else grad.tolist() for grad in (shared.grad, one.grad, nobodys.grad)]
-
-    assert ranks(work) == {rank: [[3.0, 3.0], [0.0, 1.0, 2.0], None] for rank in (0, 1)}
-
-
-def test_a_rank_that_is_killed_amid_sharding_leaves_no_index(tools, tmp_path):
+def test_a_rank_that_is_killed_amid_sharding_leaves_no_index(ranks, tools, tmp_path):
     path = tools.write_wav(tmp_path / "one.wav", torch.zeros(800))
     utterances = [Utterance(str(number), str(path), "text") for number in range(8)]
 
@@ -78,20 +33,7 @@ def test_a_rank_that_is_killed_amid_sharding_leaves_no_index(tools, tmp_path):
     assert not list(tmp_path.glob("s*"))
 
 
-def test_more_than_one_message(monkeypatch):
-    monkeypatch.setattr("las.train.distributed.BUCKET", 2)
-
-    def work(world):
-        weights = [torch.nn.Parameter(torch.zeros(size)) for size in (1, 1, 5)]
-        for number, weight in enumerate(weights):
-            weight.grad = torch.full_like(weight, number + world.rank)
-        world.add_gradients(weights)
-        return [weight.grad.tolist() for weight in weights]
-
-    assert ranks(work)[1] == [[1.0], [3.0], [5.0] * 5]
-
-
-def test_figures_and_states_of_all_ranks():
+def test_figures_and_states_of_all_ranks(ranks):
     def work(world):
         states = world.gather(torch.tensor([world.rank, 7], dtype=torch.uint8), torch.device("cpu"))
         return world.add([0.5, world.rank], torch.device("cpu")), [state.tolist() for state in states]
@@ -99,7 +41,7 @@ def test_figures_and_states_of_all_ranks():
     assert ranks(work) == {rank: ([1.0, 1.0], [[0, 7], [1, 7]]) for rank in (0, 1)}
 
 
-def test_ranks_divide_the_cores_they_share_and_keep_those_they_were_given(monkeypatch):
+def test_ranks_divide_the_cores_they_share_and_keep_those_they_were_given(ranks, monkeypatch):
     cores = sorted(os.sched_getaffinity(0))
     for size in (2, 3):
         found = ranks(lambda _: sorted(os.sched_getaffinity(0)), size)
@@ -118,7 +60,15 @@ def test_ranks_divide_the_cores_they_share_and_keep_those_they_were_given(monkey
     assert ranks(lambda _: kept, 3) == {0: {"cores": [0]}, 1: {"cores": [3, 4, 5]}, 2: {"cores": [1, 2]}}
 
 
-def test_a_lost_rank_ends_the_others_with_a_message():
+def test_where_cores_may_not_be_chosen_ranks_go_on_without(ranks, monkeypatch):
+    def forbidden(process, cores):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    assert ranks(lambda world: world.add([1.0], torch.device("cpu"))) == {0: [2.0], 1: [2.0]}
+
+
+def test_a_lost_rank_ends_the_others_with_a_message(ranks):
     def work(world):
         if world.rank == 1:
             os._exit(1)
@@ -131,9 +81,6 @@ def test_alone_nothing_is_sent(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with joined("gloo", 1.0) as world:
         assert world == World(0, 1)
-    weight = torch.nn.Parameter(torch.zeros(1))
-    world.add_gradients([weight])
-    assert weight.grad is None
     assert world.add([2.0], torch.device("cpu")) == [2.0]
     assert world.gather(torch.zeros(1), torch.device("cpu")) == [torch.zeros(1)]
 
@@ -149,7 +96,7 @@ def test_half_an_environment_is_refused(monkeypatch):
         pass
 
 
-def test_texts_of_all_ranks():
+def test_texts_of_all_ranks(ranks):
     def work(world):
         return world.gather_text("나\n" * world.rank, torch.device("cpu"))
 
@@ -167,7 +114,7 @@ def weights(run):
     return load_file(run / "model" / "model.safetensors")
 
 
-def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tools, tmp_path):
+def test_two_ranks_are_one_process_that_accumulates_two_batches(ranks, run_config, tools, tmp_path):
     """And eight utterances in three batches leave one rank without any in the second update."""
     words = ("train.epochs=1", "data.sorted_first=true", *STILL)  # ranks are given batches in another order else
     config = run_config(*words)
@@ -190,7 +137,7 @@ def test_two_ranks_are_one_process_that_accumulates_two_batches(run_config, tool
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
 
 
-def test_one_rank_splits_its_batches_alone_and_leaves_what_does_not_fit(run_config, tools, tmp_path):
+def test_one_rank_splits_its_batches_alone_and_leaves_what_does_not_fit(ranks, run_config, tools, tmp_path):
     """`bac a` and the other texts of five letters fit nowhere on the second rank, batches of more letters there not."""
     words = ("train.epochs=1", "data.leave_out=0.5", *STILL)
     backward = Trainer._backward
@@ -213,7 +160,7 @@ def test_one_rank_splits_its_batches_alone_and_leaves_what_does_not_fit(run_conf
     assert [line["splits"] for line in log if line["kind"] == "memory"] == [1]
 
 
-def test_only_the_leading_rank_needs_the_folder(run_config, tools, tmp_path):
+def test_only_the_leading_rank_needs_the_folder(ranks, run_config, tools, tmp_path):
     """The others may get there before it is made, or run on a machine with another disk."""
     config = run_config("train.epochs=1", *STILL)
 
@@ -224,7 +171,7 @@ def test_only_the_leading_rank_needs_the_folder(run_config, tools, tmp_path):
     assert not (tmp_path / "1").exists()
 
 
-def test_two_ranks_resume_to_the_same_weights(run_config, tools, tmp_path):
+def test_two_ranks_resume_to_the_same_weights(ranks, run_config, tools, tmp_path):
     config = run_config("train.epochs=4", "data.batch_utterances=2", *DROPPED)
     ranks(lambda world: str(training.train(config, tmp_path / "whole", False, tools.quiet())), inside=False)
 
@@ -239,7 +186,7 @@ def test_two_ranks_resume_to_the_same_weights(run_config, tools, tmp_path):
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_what_each_rank_left_out_is_in_one_ledger(run_config, tools, tmp_path):
+def test_what_each_rank_left_out_is_in_one_ledger(ranks, run_config, tools, tmp_path):
     config = run_config("train.epochs=1", "data.longest=0.5", "data.leave_out=0.9", *STILL)
     ranks(lambda world: str(training.train(config, tmp_path / "run", False, tools.quiet())), inside=False)
     lines = [json.loads(line) for line in (tmp_path / "run" / "left_out.jsonl").read_text().splitlines()]
@@ -261,7 +208,7 @@ def test_a_restart_by_torchrun_resumes(run_config, tools, tmp_path, monkeypatch)
     assert (tmp_path / "model" / "config.yaml").is_file()
 
 
-def test_two_ranks_evaluate_a_set_together(trained, corpus):
+def test_two_ranks_evaluate_a_set_together(ranks, trained, corpus):
     for path in (corpus / "shards" / "valid", corpus / "valid.jsonl"):
 
         def work(world, path=path):

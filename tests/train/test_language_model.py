@@ -24,7 +24,7 @@ FAST = ("optimizer.rate=0.02", "optimizer.warmup=2", "device=cpu")
 
 class Quiet:
     def __init__(self, during=lambda update: None):
-        self.during, self.updates, self.found, self.shares = during, 0, [], []
+        self.during, self.updates, self.found, self.shares, self.warnings = during, 0, [], [], []
 
     def training(self, done, epoch, figures):
         self.updates += 1
@@ -33,6 +33,9 @@ class Quiet:
 
     def foretold(self, epoch, update, found):
         self.found.append((epoch, update, found))
+
+    def warned(self, message):
+        self.warnings.append(message)
 
 
 @pytest.fixture
@@ -126,6 +129,51 @@ def test_a_loss_that_runs_away_is_named(trainer):
         one.model.output.bias[5] = math.nan
     with pytest.raises(UserError, match=r"update 1: the gradient is nan; lower train\.optimizer\.rate"):
         one.run()
+
+
+def short_of_memory(monkeypatch, room):
+    """Batches of more than so many tokens do not fit any more."""
+    forward = LanguageModel.forward
+
+    def limited(model, inputs):
+        if model.training and inputs.numel() > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(model, inputs)
+
+    monkeypatch.setattr(LanguageModel, "forward", limited)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_split_and_told_of(trainer, tmp_path, monkeypatch):
+    """Its gradient is that of the whole; the first is told, each is in the log."""
+    words = ("epochs=1", "optimizer.clip=0")
+    whole = trainer(*words, folder="whole", dropout=0)
+    [batch, *_] = (one for one in whole.store.batches(60) if len(one) > 3)
+    tokens = int((batch.targets != 0).sum())
+    expected = whole._gradient(batch, tokens)
+    gradients = [value.grad.clone() for value in whole.parameters]
+    whole.optimizer.zero_grad()
+    short_of_memory(monkeypatch, 30)
+    assert whole._gradient(batch, tokens) == pytest.approx(expected)
+    for value, gradient in zip(whole.parameters, gradients, strict=True):
+        torch.testing.assert_close(value.grad, gradient)
+    cut = trainer(*words)
+    cut.run()
+    splits = [line for line in read_log(tmp_path / "run") if line["kind"] == "memory"]
+    assert len(splits) > 3
+    assert all(line["splits"] >= 1 and 30 < line["tokens"] <= 60 for line in splits)
+    [warning] = cut.reporter.warnings
+    assert (
+        f"update {splits[0]['update']}: a batch of {splits[0]['tokens']} tokens did not fit into memory and was split"
+        in warning
+    )
+    assert "lower data.batch_tokens (60)" in warning
+
+
+def test_a_sentence_that_does_not_fit_alone_is_named(trainer, monkeypatch):
+    short_of_memory(monkeypatch, 3)
+    wanted = r"update \d: a sentence of \d tokens does not fit into memory; lower data\.longest, or train where"
+    with pytest.raises(UserError, match=wanted):
+        trainer("epochs=1").run()
 
 
 def test_padding_costs_nothing_and_batches_change_nothing(tmp_path):
