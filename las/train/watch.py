@@ -98,7 +98,8 @@ class Watch:
         figures = f"monotonic {found.monotonic:.2f}, sharp {found.sharp:.2f}"
         return (
             f"attention is not aligned after {update} updates ({figures}; aligned it has more than {MONOTONIC} and "
-            f"{SHARP}): the speller does not listen yet. What helps: smaller batches (data.batch_utterances), "
+            f"{SHARP}): the speller does not listen yet. What helps: a lower train.optimizer.rate, smaller batches "
+            "(data.batch_utterances), "
             "data.sorted_first=true, a higher train.objective.ctc_weight, train.objective.guide_weight=1, "
             "model.speller.attention.kind=location, fewer listener frames (model.listener.reduce), init= from a model "
             "that is aligned"
