@@ -140,14 +140,15 @@ class _Shared:
 
 def _share(gradients: Sequence[Tensor], numbers: int, world: World) -> _Shared | None:
     """Memory of all ranks; None where one cannot have it or open that of another, as on two machines."""
-    if gradients[0].device.type != "cpu" or world.size > SHARERS or platform.machine() not in ORDERED:
+    if gradients[0].device.type != "cpu" or world.size > SHARERS:  # what all ranks find alike: they meet below
         return None
     total = torch.cat([one.flatten() for one in gradients])
     mark, own = secrets.token_bytes(16), -1
-    with suppress(OSError, AttributeError):  # little memory; not Linux
-        own = os.memfd_create(NAME)  # open as long as the process lives: so do others know that it does
-        os.posix_fallocate(own, 0, _size(numbers, total))  # else what does not fit ends it when it is written to
-        os.pwrite(own, mark, 0)
+    if platform.machine() in ORDERED:
+        with suppress(OSError, AttributeError):  # little memory; not Linux
+            own = os.memfd_create(NAME)  # open until the process ends: so do others know that it lives
+            os.posix_fallocate(own, 0, _size(numbers, total))  # else what does not fit ends it when it is written to
+            os.pwrite(own, mark, 0)
     names = world.gather_text(f"/proc/{os.getpid()}/fd/{own} {mark.hex()}", total.device)
     ranks = []
     with suppress(OSError, ValueError):
