@@ -45,6 +45,8 @@ class MultiHeadAttention(Attention):
         self.key = nn.Linear(frame_width, config.width, bias=config.energy == "additive")
         self.value = nn.Linear(frame_width, config.width, bias=False)
         self.join = nn.Linear(config.width, frame_width)
+        for part in (self.query, self.key, self.value, self.join):
+            nn.init.xavier_uniform_(part.weight)  # torch's own for a layer is a third of it, each time: slow to learn
         self.energy: nn.Parameter | None = None
         if config.energy == "additive":
             narrow = config.width // config.heads
