@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import las
 from las.audio import load
+from las.data.augment import add_noise
 from las.data.manifest import read_manifest
 from las.text.alignment import align
 
@@ -51,12 +51,6 @@ def report(errors: np.ndarray, said: int) -> Iterable[str]:
     yield f"both: {(far.max(1) <= NEAR[0]).mean():.1%} within {1000 * NEAR[0]:.0f} ms"
 
 
-def with_noise(wave: Tensor, ratio: float, seed: int) -> Tensor:
-    """White noise added, `ratio` dB softer than the wave (N,)."""
-    noise = torch.randn(len(wave), generator=torch.manual_seed(seed))
-    return wave + wave.square().mean().sqrt() * 10 ** (-ratio / 20) * noise
-
-
 def main(arguments: list[str] | None = None) -> int:
     options = argparse.ArgumentParser(description="How far word times lie from the truth.")
     options.add_argument("model", help="a model that ships or a model folder")
@@ -69,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
     strings = read_manifest(chosen.data / "test.jsonl")
     waves = [load(string.audio, recognizer.rate) for string in strings]
     if chosen.noise is not None:
-        waves = [with_noise(wave, chosen.noise, seed) for seed, wave in enumerate(waves)]
+        whites = [torch.randn(len(wave), generator=torch.manual_seed(seed)) for seed, wave in enumerate(waves)]
+        waves = [add_noise(wave, white, chosen.noise) for wave, white in zip(waves, whites, strict=True)]
     found = recognizer.transcribe([(wave.numpy(), recognizer.rate) for wave in waves], words=True)
     errors = [
         pair

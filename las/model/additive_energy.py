@@ -56,10 +56,10 @@ class _Energies(torch.autograd.Function):
             torch.add(keys[part, span].unsqueeze(1), query[part].unsqueeze(2), out=mixed)
             rows = mixed.view(-1, width)
             if seen is None or place is None:
-                rows.mul_(2)
+                squash(rows)
             else:
-                rows.addmm_(seen[part, :, span].reshape(len(rows), -1), place.t(), beta=2.0, alpha=2.0)
-            found[part, :, span] = torch.mv(rows.sigmoid_(), 2 * energy[0]).view(step, asked, -1)
+                rows.addmm_(seen[part, :, span].reshape(len(rows), -1), place.t(), beta=2.0, alpha=2.0).sigmoid_()
+            found[part, :, span] = torch.mv(rows, 2 * energy[0]).view(step, asked, -1)
         if keep:
             ctx.save_for_backward(seen, rows, place, energy)
         return found
