@@ -230,8 +230,8 @@ class Recognizer:
         scorer = SpellerScorer(speller, memory, NEVER, search.temperature, coverage=search.coverage > 0)
         ending = Ending("coverage", search.coverage) if search.coverage else None
         parts, refine = [Part("speller", scorer, 1.0, ending)], []
-        if self.model.ctc is not None and search.ctc_weight > 0:
-            ctc = self.model.ctc(listened.frames).float().log_softmax(-1)
+        ctc = self._ctc(listened) if search.ctc_weight > 0 else None
+        if ctc is not None:
             parts = [Part("speller", scorer, 1 - search.ctc_weight, ending)]
             refine = [Part("ctc", CtcPrefixScorer(ctc, listened.lengths, BLANK, EOS), search.ctc_weight)]
         models = [make(batch) for make in self.language_models]
@@ -264,7 +264,23 @@ class Recognizer:
 
     def _cut(self, source: Source) -> Iterator[Tensor]:
         piece = self.search.piece or min(LONGEST, self.whole)
-        return segments.pieces(audio.stream(source, self.rate), self.rate, piece, self.whole)
+        return self._pieces(audio.stream(source, self.rate), piece, self.whole)
+
+    def _pieces(self, blocks: Iterable[Tensor], longest: float, whole: float = 0.0) -> Iterator[Tensor]:
+        """Pieces of a recording that comes in blocks, cut where it is quiet and CTC, if the model has it, is silent."""
+        heard = self._heard if self.model.ctc is not None else None
+        return segments.pieces(blocks, self.rate, longest, whole, heard)
+
+    @torch.no_grad()
+    def _heard(self, wave: Tensor) -> Tensor:
+        """The probability that CTC hears a token in each listener frame of a wave (N,): (S,)."""
+        ctc = self._ctc(self.listen([wave]))
+        assert ctc is not None
+        return (1 - ctc[0, :, BLANK].exp()).cpu()
+
+    def _ctc(self, listened: Listened) -> Tensor | None:
+        """CTC's log-probabilities (B, S, V), where the model has a CTC branch."""
+        return None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
 
     def _read_ahead(
         self,
@@ -326,7 +342,7 @@ class Recognizer:
 
     def _parts(self, piece: _Piece) -> list[_Piece]:
         parts, start = [], piece.start
-        for wave in segments.pieces([piece.wave], self.rate, CUT_AGAIN * len(piece.wave) / self.rate):
+        for wave in self._pieces([piece.wave], CUT_AGAIN * len(piece.wave) / self.rate):
             parts.append(_Piece(piece.recording, start, wave))
             start += len(wave)
         return parts
@@ -367,7 +383,7 @@ class Recognizer:
         self, listened: Listened, transcripts: Sequence[Sequence[int]], waves: Sequence[Tensor]
     ) -> list[tuple[Evidence, Trace]]:
         """What speaks for and against one transcript of each utterance, in tokens, and where its tokens are."""
-        ctc = None if self.model.ctc is None else self.model.ctc(listened.frames).float().log_softmax(-1)
+        ctc = self._ctc(listened)
         memory, near = self.model.remember(listened), NEAR / self.frame
         traces = trace(transcripts, self.model.speller, memory, listened.lengths, BOS, ctc, BLANK, near)
         ctc = None if ctc is None else ctc.cpu()

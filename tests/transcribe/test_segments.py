@@ -49,6 +49,37 @@ def test_a_short_gap_between_words_loses_to_a_pause():
     assert abs(cut_points(wave, RATE, longest=4.0)[0] - 3425) <= 60
 
 
+def test_where_noise_hides_the_pause_ctc_finds_it():
+    wave = noise(6000)  # as loud everywhere
+
+    def heard(part: Tensor) -> Tensor:
+        """Tokens everywhere but from 3.1 s to 3.7 s, in parts of 40 ms; CTC is asked from 1 s on."""
+        assert torch.equal(part, wave[1000 : 1000 + len(part)])
+        places = 1.0 + (torch.arange(len(part) // 40) + 0.5) * 0.04
+        return torch.where((places > 3.1) & (places < 3.7), 1e-5, 0.9)
+
+    assert 3260 <= len(next(pieces([wave], RATE, 4.0, heard=heard))) <= 3540  # no token within .16 s
+
+
+def test_of_places_where_ctc_is_silent_the_quietest_is_cut():
+    wave = noise(6000)
+    wave[2500:2800] *= 0.1  # within a word, by CTC
+    wave[3300:3600] *= 0.3
+
+    def heard(part: Tensor) -> Tensor:
+        places = 1.0 + (torch.arange(len(part) // 40) + 0.5) * 0.04
+        return torch.where((places > 3.0) & (places < 3.8), 1e-5, 0.9)
+
+    assert abs(len(next(pieces([wave], RATE, 4.0, heard=heard))) - 3450) <= 60
+
+
+def test_a_listener_that_made_no_frame_has_no_say():
+    wave = noise(6000)
+    wave[3300:3600] = 0.0
+    plain = [len(one) for one in pieces([wave], RATE, 4.0)]
+    assert [len(one) for one in pieces([wave], RATE, 4.0, heard=lambda part: torch.empty(0))] == plain
+
+
 @pytest.mark.parametrize("constant", [0.0, 0.5])
 def test_a_constant_is_no_sound(constant):
     wave = noise(6000) + 0.2 * torch.sin(torch.arange(6000) / 30)
