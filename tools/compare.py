@@ -1,4 +1,4 @@
-"""One config with one line changed at a time: each change is trained and evaluated, and tables say what came out.
+"""One config with a line or some changed at a time: each change is trained and evaluated, and tables say what came out.
 
     python tools/compare.py CONF CHANGES.yaml -o OUT --sets NAME=SHARDS ... [--seeds 0 1 2] [--jobs 2] [KEY=VALUE ...]
 
@@ -7,6 +7,9 @@ A run lies in OUT/NAME-SEED. What is done there is not done again and a training
 same command goes on where it was stopped. `--decode NAME:KEY=VALUE` (joint: the config's own) decodes with other search
 settings. Every process has one thread and `--jobs` of them run side by side; the time given is processor time of
 training, which a busy machine lengthens less than the clock.
+
+Where several changes share a setting, as in a factorial design, a further table holds the runs with it against those
+without it. There a change may name its own train.seed.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ class Run:
         run, model = self.folder / "run", self.folder / "run" / "model"
         if not (model / "config.yaml").exists():
             resume = ["--resume"] if (run / "config.yaml").exists() else []
-            words = [str(self.conf), *self.settings, f"train.seed={self.seed}", "-o", str(run), *resume]
+            words = [str(self.conf), f"train.seed={self.seed}", *self.settings, "-o", str(run), *resume]
             seconds = self._las("train", *words)
             with open(self.folder / "seconds", "a", encoding="ascii") as file:
                 file.write(f"{seconds:.1f}\n")
@@ -121,6 +124,32 @@ def table_by_length(runs: list[Run], changes: dict[str, list[str]], name: str, d
     return "\n".join(lines)
 
 
+def table_by_setting(runs: list[Run], changes: dict[str, list[str]]) -> str:
+    """For settings that several changes share: mean WER of all runs with them against that of all others.
+
+    Settings that always come together are one. Empty where no setting is shared.
+    """
+    columns = [(name.partition("=")[0], decoding) for name in runs[0].sets for decoding in runs[0].decodings]
+    shared: dict[frozenset[str], list[str]] = {}
+    for word in dict.fromkeys(word for settings in changes.values() for word in settings):
+        owners = frozenset(change for change, settings in changes.items() if word in settings)
+        if 1 < len(owners) < len(changes):
+            shared.setdefault(owners, []).append(word)
+    if not shared:
+        return ""
+    head = ["setting", "runs with, without", *(f"{name}, {decoding}: with, without" for name, decoding in columns)]
+    lines = [_row(head), _row(["---"] * len(head))]
+    for owners, words in shared.items():
+        having = [run for run in runs if run.name in owners]
+        others = [run for run in runs if run.name not in owners]
+        cells = [f"`{' '.join(words)}`", f"{len(having)}, {len(others)}"]
+        for name, decoding in columns:
+            own, other = (mean(run.rate(decoding, name) for run in group) for group in (having, others))
+            cells.append(f"{own:.2%}, {other:.2%} ({100 * (own - other):+.2f})")
+        lines.append(_row(cells))
+    return "\n".join(lines)
+
+
 def _row(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -153,7 +182,9 @@ def main() -> None:
     changes = {name: changes[name] for name in arguments.only or changes}
     decodings = {}
     for word in arguments.decode:
-        name, _, search = word.partition(":")
+        name, colon, search = word.partition(":")
+        if not colon:  # KEY=VALUE behind --decode, which takes all words that come
+            parser.error(f"--decode {word}: wanted NAME:KEY=VALUE,...; words for all runs come before the options")
         decodings[name] = [one for one in search.split(",") if one]
     runs = [
         Run(name, [*common, *own], seed, arguments.output / f"{name}-{seed}", arguments.conf, arguments.sets, decodings)
@@ -162,7 +193,7 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(Run.complete, runs))
-    found = [table(runs, changes)]
+    found = [table(runs, changes), *filter(None, [table_by_setting(runs, changes)])]
     for one in arguments.sets:
         found += [table_by_length(runs, changes, one.partition("=")[0], decoding) for decoding in decodings]
     text = "\n\n".join(found) + "\n"
