@@ -26,7 +26,7 @@ from torch import Tensor
 from las.config import parse_yaml
 from las.errors import UserError
 
-FORMAT = 1  # of model folders
+FORMAT = 2  # of model folders; 1: before utterance_mean in the frontend
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.model", "README.md"
 SCALE = ".scale"  # ends the name of the scales of a matrix that is stored as int8
 

@@ -126,11 +126,11 @@ def test_a_missing_file_is_named(model, name, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("format: 2\nvocabulary: 5\n", "model format 2, this version of las reads format 1; use the version of las"),
+        ("format: 1\nvocabulary: 5\n", "model format 1, this version of las reads format 2; use the version of las"),
         ("vocabulary: 5\n", "model format None, this version"),
-        ("format: 1\n", "vocabulary None must be a whole number above 0"),
-        ("format: 1\nvocabulary: many\n", "vocabulary 'many' must be a whole number"),
-        ("format: 1\nvocabulary: 0\n", "vocabulary 0 must be a whole number above 0"),
+        ("format: 2\n", "vocabulary None must be a whole number above 0"),
+        ("format: 2\nvocabulary: many\n", "vocabulary 'many' must be a whole number"),
+        ("format: 2\nvocabulary: 0\n", "vocabulary 0 must be a whole number above 0"),
         ("format: [", "not valid YAML"),
         ("nothing", "a config is a mapping"),
     ],

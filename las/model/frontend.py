@@ -1,9 +1,11 @@
 """Waveforms -> normalised log-mel features, on the model's device.
 
-Whole windows only, nothing centred or reflected: a frame depends on its own samples and on nothing else, so a padded
-batch gives what single utterances give. The mean of each window is taken out of it, as Kaldi does (remove-dc-offset):
-a constant below a recording, which cheap microphones add, is not heard. SpecAugment after Park et al. 2019
-(arXiv:1904.08779), with the adaptive masks of Park et al. 2020 (arXiv:1912.05533).
+Whole windows only, nothing centred or reflected, and no frame knows of another utterance, so a padded batch gives what
+single utterances give. The mean of each window is taken out of it, as Kaldi does (remove-dc-offset): a constant below
+a recording, which cheap microphones add, is not heard. The mean over the utterance is taken out of every mel bin (Atal
+1974, there of cepstra): how loud it is, and what microphone and room do to all of it alike, is not heard either, which
+tells speakers apart more than words. SpecAugment after Park et al. 2019 (arXiv:1904.08779), with the adaptive masks of
+Park et al. 2020 (arXiv:1912.05533).
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class FrontendConfig:
     low: float = 20.0  # Hz, lower edge of the first mel filter
     high: float = 0.0  # Hz, upper edge of the last one; 0: half the sample rate
     floor: float = 1e-6  # power below which the logarithm is cut off; rounding noise of 16 bits lies below it
+    utterance_mean: bool = True  # take the utterance's own mean out of each mel bin, not only the training data's
 
     def __post_init__(self) -> None:
         if self.hop > self.window:
@@ -96,7 +99,7 @@ def frame_count(samples: int, window: int, hop: int) -> int:
 
 
 class Frontend(nn.Module):
-    """Log-mel features with the training data's mean and variance taken out.
+    """Log-mel features with the utterance's mean and the training data's mean and variance taken out.
 
     Shapes: waves (B, N), samples (B,) -> features (B, T, F), frames (B,). Padded frames are exactly 0.
     """
@@ -132,13 +135,21 @@ class Frontend(nn.Module):
         self.register_buffer("deviation", torch.ones(config.mel_bins))  # (F,)
 
     def forward(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        features, frames = self.log_mel(waves, samples)
+        features, valid, frames = self._relative(waves, samples)
         features = (features - self.mean) / self.deviation
-        valid = valid_frames(frames, features.shape[1])
         return features.masked_fill(~valid.unsqueeze(-1), 0.0), frames
 
+    def _relative(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-mel power (B, T, F) less the utterance's mean, where that is wanted; real frames (B, T); frames (B,)."""
+        features, frames = self.log_mel(waves, samples)
+        valid = valid_frames(frames, features.shape[1])
+        if self.config.utterance_mean:
+            total = features.masked_fill(~valid.unsqueeze(-1), 0.0).sum(1, keepdim=True)  # (B, 1, F)
+            features = features - total / frames.view(-1, 1, 1)
+        return features, valid, frames
+
     def log_mel(self, waves: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Natural logarithm of mel power, before mean and variance: (B, T, F), frames (B,); padding is not masked."""
+        """Natural logarithm of mel power, before means and variance: (B, T, F), frames (B,); padding is not masked."""
         size, hop = self.config.window_samples, self.config.hop_samples
         frames = 1 + (samples - size).clamp(min=0) // hop  # (B,)
         longest = 1 + max(0, waves.shape[1] - size) // hop
@@ -160,8 +171,8 @@ class Frontend(nn.Module):
         total = torch.zeros(self.config.mel_bins, dtype=torch.float64)
         square = torch.zeros_like(total)
         for batch in batches:
-            features, frames = self.log_mel(batch.waves.to(self.mean.device), batch.samples.to(self.mean.device))
-            rows = features[valid_frames(frames, features.shape[1])].double().cpu()  # (frames, F)
+            features, valid, _ = self._relative(batch.waves.to(self.mean.device), batch.samples.to(self.mean.device))
+            rows = features[valid].double().cpu()  # (frames, F)
             count += len(rows)
             total += rows.sum(0)
             square += rows.square().sum(0)

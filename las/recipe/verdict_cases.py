@@ -7,7 +7,7 @@
                on, read in one piece, and by a model from early in a training
     truncated  the last words of a transcript taken away, in plain and in joined recordings
     skipped    words from its middle taken away
-    low        half of the words or more are wrong, none too many or too few
+    low        half of the words or more are wrong, none too many or too few; read by the model or by an early one
 
 Words are only taken away where one can tell which: the word beside the gap does not come in what is missing.
 """
@@ -112,7 +112,7 @@ def make_cases(
     guessed = [] if early is None else _read(early, short, early.search, style)
     made["low"] = [
         Case("misread", "low", one.evidence)
-        for one in (*plain, *changed["noisy"], *joined)
+        for one in (*plain, *changed["noisy"], *joined, *guessed)
         if one.whole and one.wrong >= WRONG
     ]
     progress(4, 5)

@@ -157,7 +157,7 @@ def test_models_and_devices_that_are_not_there(complaint, voices, random_model):
         "transcribe", voices[0], "--model", random_model, "--device", "gpu"
     )
     (random_model / "config.yaml").write_text("format: 9\n")
-    assert "model format 9, this version of las reads format 1" in complaint(
+    assert "model format 9, this version of las reads format 2" in complaint(
         "transcribe", voices[0], "--model", random_model
     )
 

@@ -12,7 +12,10 @@ from las.batch import Batch, pad
 from las.errors import UserError
 from las.model.frontend import Frontend, FrontendConfig, SpecAugment, SpecAugmentConfig, frame_count, warp_time
 
-SMALL = FrontendConfig(sample_rate=8000, window=0.025, hop=0.010, mel_bins=12, low=50.0)  # 200 and 80 samples
+SMALL = FrontendConfig(  # 200 and 80 samples
+    sample_rate=8000, window=0.025, hop=0.010, mel_bins=12, low=50.0, utterance_mean=False
+)
+RELATIVE = replace(SMALL, utterance_mean=True)
 
 
 def slow_frame(samples: numpy.ndarray, config: FrontendConfig) -> numpy.ndarray:
@@ -95,13 +98,47 @@ def test_padding_is_zero_and_its_content_does_not_matter(filling):
 
 @pytest.mark.parametrize("hertz", [1000.0, 250.0, 3000.0])
 def test_a_tone_lights_the_bin_around_it(hertz):
-    config = FrontendConfig()
+    config = FrontendConfig(utterance_mean=False)
     wave = (2 * math.pi * hertz * torch.arange(16_000) / 16_000).sin()
     features, _ = Frontend(config)(wave[None], torch.tensor([16_000]))
     mel = 2595 * math.log10(1 + hertz / 700)
     low, high = (2595 * math.log10(1 + edge / 700) for edge in (config.low, 8000.0))
     nearest = round((mel - low) / (high - low) * (config.mel_bins + 1)) - 1  # the filter whose middle is nearest
     assert set(features[0].argmax(1).tolist()) == {nearest}
+
+
+def test_the_mean_of_each_utterance_is_taken_out_of_every_bin():
+    waves, samples = torch.randn(3, 1000, dtype=torch.float64), torch.tensor([1000, 640, 150])
+    waves[1] *= 0.01
+    plain, frames = Frontend(SMALL).double()(waves, samples)
+    relative, _ = Frontend(RELATIVE).double()(waves, samples)
+    for row, own, count in zip(plain, relative, frames.tolist(), strict=True):
+        torch.testing.assert_close(own[:count], row[:count] - row[:count].mean(0), rtol=0, atol=1e-9)
+        assert (own[count:] == 0).all()
+
+
+def test_loudness_and_the_colour_of_a_microphone_are_not_heard():
+    frontend = Frontend(RELATIVE).double()
+    wave = torch.randn(1, 4000, dtype=torch.float64, generator=torch.manual_seed(0))
+    wave[:, 2000:] *= 0.1  # what changes within the utterance is heard
+    samples = torch.tensor([4000])
+    plain = frontend(wave, samples)[0]
+    torch.testing.assert_close(frontend(0.05 * wave, samples)[0], plain, rtol=0, atol=1e-9)
+    dull = torch.nn.functional.conv1d(wave.unsqueeze(1), torch.tensor([[[0.7, 1.0]]]).double(), padding=1)[:, 0, :-1]
+    with_colour = Frontend(SMALL).double()
+    apart = (with_colour(dull, samples)[0] - with_colour(wave, samples)[0]).abs().mean()
+    assert (frontend(dull, samples)[0] - plain).abs().mean() < 0.1 * apart
+    assert plain[0, :20].mean() > plain[0, -20:].mean() + 3
+
+
+@pytest.mark.parametrize("config", [SMALL, RELATIVE])
+def test_alone_or_in_a_batch_is_the_same(config):
+    frontend = Frontend(config).double()
+    waves, samples = torch.randn(3, 1000, dtype=torch.float64), torch.tensor([1000, 640, 150])
+    together, frames = frontend(waves, samples)
+    for wave, count, row, own in zip(waves, samples.tolist(), together, frames.tolist(), strict=True):
+        alone = frontend(wave[None, :count], torch.tensor([count]))[0][0]
+        torch.testing.assert_close(row[:own], alone, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("constant", [0.02, -0.3])
@@ -132,14 +169,15 @@ def frames_of(frontend: Frontend) -> Tensor:
     return torch.cat(rows)
 
 
-def test_fit_gives_mean_0_and_variance_1():
-    frontend = Frontend(SMALL)
+@pytest.mark.parametrize("config", [SMALL, RELATIVE])
+def test_fit_gives_mean_0_and_variance_1(config):
+    frontend = Frontend(config)
     before = frames_of(frontend)
     assert frontend.fit(batches()) == len(before) == 9 + 23 + 1 + 4
     after = frames_of(frontend)
     torch.testing.assert_close(after.mean(0), torch.zeros(12), rtol=0, atol=1e-4)
     torch.testing.assert_close(after.var(0, unbiased=False), torch.ones(12), rtol=0, atol=1e-3)
-    saved = Frontend(SMALL)
+    saved = Frontend(config)
     saved.load_state_dict(frontend.state_dict())
     assert torch.equal(frames_of(saved), after)
 

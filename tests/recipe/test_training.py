@@ -134,6 +134,12 @@ def test_features_are_normalised_by_the_training_data(trained):
     assert weights["frontend.deviation"].min() > 0
 
 
+def test_with_the_mean_of_each_utterance_none_is_left_in_the_training_data(run):
+    weights = model_weights(run("train.epochs=1", "model.frontend.utterance_mean=true"))
+    assert weights["frontend.mean"].abs().max() < 1e-5
+    assert weights["frontend.deviation"].min() > 0.1
+
+
 def test_the_same_seed_gives_the_same_model(run):
     one = model_weights(run("train.epochs=1", name="one"))
     assert same(one, model_weights(run("train.epochs=1", name="again")))
