@@ -1,10 +1,11 @@
-"""Recordings with transcripts -> cases whose verdict is known, each verdict but `ok` a tenth of them.
+"""Recordings with transcripts -> cases whose verdict is known, each verdict but `ok` a tenth of them
+at most, `ok` half or more.
 
     ok         recordings as they are, with noise, beside a beep, over a constant, cut in the middle, cut close to a
                single sound, and two joined with a long pause: read without a gap
     silence    nothing, noise, hum, tones, notes and clicks (las/recipe/nonspeech.py)
     loop       real transcripts with three or more repeated insertions: of inputs far longer than the model was trained
-               on, read in one piece, and by a model from early in a training
+               on, read in one piece, and by a model from early in a training, with CTC and without
     truncated  the last words of a transcript taken away, in plain and in joined recordings
     skipped    words from its middle taken away
     low        half of the words or more are wrong, none too many or too few; read by the model or by an early one
@@ -110,6 +111,7 @@ def make_cases(
     progress(3, 5)
     made["silence"] = list(_silences(recognizer, style, chance))
     guessed = [] if early is None else _read(early, short, early.search, style)
+    alone = [] if early is None else _read(early, short, replace(early.search, ctc_weight=0.0), style)
     made["low"] = [
         Case("misread", "low", one.evidence)
         for one in (*plain, *changed["noisy"], *joined, *guessed)
@@ -117,7 +119,11 @@ def make_cases(
     ]
     progress(4, 5)
     models = [recognizer] if early is None else [recognizer, early]
-    made["loop"] = [*_loops(guessed, "early"), *_overlong(models, short, style, chance)]
+    made["loop"] = [
+        *_loops(guessed, "early"),
+        *_loops(alone, "early, no CTC"),
+        *_overlong(models, short, style, chance),
+    ]
     ok = [
         Case(kind, "ok", one.evidence)
         for kind, heard in {"plain": plain, "joined": joined, **changed}.items()
@@ -135,8 +141,8 @@ def make_cases(
 
 
 def _portions(made: dict[str, list[Case]], ok: Sequence[Case], chance: np.random.Generator) -> Iterator[Case]:
-    """As many of each verdict as there are of the rarest, and five times as many that are ok, by chance."""
-    count = min(MOST, len(ok) // OK_SHARE, *map(len, made.values()))
+    """At most `MOST` of each verdict, and five times as many that are ok, by chance; some models hardly ever loop."""
+    count = min(MOST, len(ok) // OK_SHARE)
     for cases, wanted in (*((own, count) for own in made.values()), (ok, OK_SHARE * count)):
         for number in chance.permutation(len(cases))[:wanted]:
             yield cases[number]

@@ -31,7 +31,7 @@ def cases_of(
 ) -> list[Case]:
     """Cases of a set as a model reads it, with `key=value` words over its settings.
 
-    Raises `UserError` where some verdict has none.
+    Raises `UserError` where there are none.
     """
     recognizer, config = open_model(model, device, changes)
     other = None if early is None else open_model(early, device, changes)[0]
@@ -43,8 +43,7 @@ def cases_of(
     cases = make_cases(recognizer, recordings, config.style, other, progress=progress)
     if not cases:
         raise UserError(
-            f"{path}: too few recordings of words that {recognizer.name} reads in one piece, or none that it loops on "
-            "or misreads, to make cases of every verdict; give more, and a model from early in a training (--early)"
+            f"{path}: too few recordings of words that {recognizer.name} reads in one piece to make cases of; give more"
         )
     return cases
 

@@ -53,10 +53,16 @@ class Score:
 
 
 def fit(cases: Sequence[Case]) -> Thresholds:
-    """Thresholds for `judge`. Raises `UserError` where a verdict has no case."""
+    """Thresholds for `judge`. Raises `UserError` where a verdict has no case.
+
+    Loops may have none, as many a model never loops: what tells them then stays the default.
+    """
     of = {name: [one.evidence for one in cases if one.verdict == name] for name in VERDICTS}
-    if missing := [name for name, own in of.items() if not own]:
-        raise UserError(f"no case of {', '.join(missing)}: the verdicts cannot be fitted; give more recordings")
+    if missing := [name for name, own in of.items() if not own and name != "loop"]:
+        raise UserError(
+            f"no case of {', '.join(missing)}: the verdicts cannot be fitted; give more recordings, or a model from "
+            "early in a training (--early)"
+        )
     asked = [one for one in cases if not one.evidence.clicks]  # clicks are silence, whatever the weights
     inputs = np.array([(one.evidence.heard, one.evidence.still, one.evidence.varies) for one in asked])
     spoken = np.array([one.verdict != "silence" for one in asked], dtype=float)
@@ -64,7 +70,8 @@ def fit(cases: Sequence[Case]) -> Thresholds:
     by = Thresholds(heard_weight=heard, still_weight=still, varies_weight=varies, bias=bias)
     by = replace(by, pace=_pace(of["ok"], by.pace))
     rest = [*of["truncated"], *of["skipped"], *of["low"], *of["ok"]]
-    by = replace(by, repeats=_best_above(of["loop"], rest, lambda one: one.repeats(by.pace)[0]))
+    if of["loop"]:
+        by = replace(by, repeats=_best_above(of["loop"], rest, lambda one: one.repeats(by.pace)[0]))
     nats, seconds = _best_either(
         of["truncated"], rest[len(of["truncated"]) :], lambda one: (one.end_nats, one.end_seconds)
     )

@@ -69,5 +69,11 @@ def test_a_report_by_eye():
 
 
 def test_a_verdict_without_cases_is_refused():
-    with pytest.raises(UserError, match="no case of loop, low: the verdicts cannot be fitted; give more recordings"):
-        fit([one for one in cases() if one.verdict not in ("loop", "low")])
+    with pytest.raises(UserError, match="no case of skipped, low: the verdicts cannot be fitted; give more recordings"):
+        fit([one for one in cases() if one.verdict not in ("skipped", "low")])
+
+
+def test_a_model_that_never_loops_keeps_the_default_for_loops():
+    fitted = fit([one for one in cases() if one.verdict != "loop"])
+    assert fitted.repeats == Thresholds().repeats
+    assert fitted.end_nats == fit(cases()).end_nats
