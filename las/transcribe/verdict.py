@@ -45,13 +45,14 @@ SURE = 7.0  # log-odds beyond which CTC says no more
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What decides a verdict. The defaults are of models of egs/digits (see its RESULTS.md): the weights rounded, the
-    others of an earlier fit, pace, inside_seconds and confidence more lenient, for speech not said word by word."""
+    """What decides a verdict. The defaults: the four weights of speech lie between those fitted for `english` and for
+    `digits`; the others are of models of egs/digits, rounded, pace, inside_seconds and confidence more lenient, for
+    speech not said word by word."""
 
-    heard_weight: float = 0.45  # log-odds of speech for each of CTC's log-odds of some token where it is surest
-    still_weight: float = -2.5  # log-odds of speech for each unit of stillness
-    varies_weight: float = 0.23  # log-odds of speech for each dB of variation
-    bias: float = 2.9  # log-odds of speech besides
+    heard_weight: float = 0.4  # log-odds of speech for each of CTC's log-odds of some token where it is surest
+    still_weight: float = -2.9  # log-odds of speech for each unit of stillness
+    varies_weight: float = 0.38  # log-odds of speech for each dB of variation
+    bias: float = -0.3  # log-odds of speech besides
     speech: float = 0.0  # log-odds of speech below which it is silence
     pace: float = 0.04  # s that attention moves on for each token at least, where it does move on
     repeats: float = 3.8  # repeated tokens, less those that attention moved on for, from which it is a loop
