@@ -71,6 +71,11 @@ class Run:
             raise SystemExit(f"las {' '.join(words)}: failed; see {self.folder / 'log'}")
         return used.ru_utime + used.ru_stime
 
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Every set with every decoding."""
+        return [(one.partition("=")[0], decoding) for one in self.sets for decoding in self.decodings]
+
     def seconds(self) -> float:
         return sum(float(line) for line in (self.folder / "seconds").read_text().split())
 
@@ -97,7 +102,7 @@ class Run:
 
 def table(runs: list[Run], changes: dict[str, list[str]]) -> str:
     """A row for each change: WER of every set and decoding, its mean over the seeds and in brackets its ends."""
-    columns = [(name.partition("=")[0], decoding) for name in runs[0].sets for decoding in runs[0].decodings]
+    columns = runs[0].columns
     head = ["", "parameters", "training", *(f"{name}, {decoding}" for name, decoding in columns), "changed"]
     lines = [_row(head), _row(["---"] * len(head))]
     for change, settings in changes.items():
@@ -129,7 +134,7 @@ def table_by_setting(runs: list[Run], changes: dict[str, list[str]]) -> str:
 
     Settings that always come together are one. Empty where no setting is shared.
     """
-    columns = [(name.partition("=")[0], decoding) for name in runs[0].sets for decoding in runs[0].decodings]
+    columns = runs[0].columns
     shared: dict[frozenset[str], list[str]] = {}
     for word in dict.fromkeys(word for settings in changes.values() for word in settings):
         owners = frozenset(change for change, settings in changes.items() if word in settings)
