@@ -34,8 +34,9 @@ from las.transcribe.sound import loud_stretches, sounds
 from las.transcribe.verdict import BACK, Evidence
 from las.transcribe.verdict_fit import Case
 
-MOST = 30  # cases of a verdict
+MOST = 100  # cases of a verdict; with 30 a single one more or less is three points of recall
 OK_SHARE = 5  # cases that are ok for each of another verdict
+MADE = 60  # recordings that are changed in each way, joined, or made of what is not speech
 BATCH = 60.0  # s decoded at once
 NOISE = (5.0, 25.0)  # dB that a recording is louder than the noise added to it
 BEEP = (0.15, 0.6)  # s
@@ -43,6 +44,7 @@ BEEP_LEVEL = (-10.0, 6.0)  # dB, beside the loudest moment of the recording
 OFFSET = (0.02, 0.3)  # of full scale, up or down
 PAUSE = (1.0, 3.0)  # s between joined recordings
 OVERLONG = (2.0, 4.0)  # times the longest piece that a model reads
+OVERLONG_INPUTS = 15
 OVERLONG_BEAM = 2  # they are many tokens, and loops most of all
 LOOP = 3  # repeated insertions that make a loop
 WRONG = 0.5  # share of words that makes a transcript low
@@ -99,9 +101,9 @@ def make_cases(
     joined = _read(recognizer, _joined(short, recognizer, chance), search, style)
     changed = {}
     for kind, change in CHANGES.items():
-        some = [(change(wave, recognizer.rate, chance), text) for wave, text in short[: 2 * MOST]]
+        some = [(change(wave, recognizer.rate, chance), text) for wave, text in short[:MADE]]
         changed[kind] = _read(recognizer, some, search, style)
-    parts = [(_half(wave, chance), _closest(wave, recognizer.rate)) for wave, _ in short[: 2 * MOST]]
+    parts = [(_half(wave, chance), _closest(wave, recognizer.rate)) for wave, _ in short[:MADE]]
     halves, close = (
         _read(recognizer, [(wave, "") for wave in waves], search, style) for waves in zip(*parts, strict=True)
     )
@@ -248,18 +250,18 @@ def _joined(
     """Two recordings with a long pause between them, as far as that is no longer than one piece."""
     found: list[tuple[Tensor, str]] = []
     for (first, said), (second, then) in itertools.pairwise(
-        sorted(recordings[: 8 * MOST], key=lambda one: len(one[0]))
+        sorted(recordings[: 4 * MADE], key=lambda one: len(one[0]))
     ):
         pause = torch.zeros(round(chance.uniform(*PAUSE) * recognizer.rate))
         wave = torch.cat([first, pause, second])
-        if len(wave) <= recognizer.whole * recognizer.rate and len(found) < 2 * MOST:
+        if len(wave) <= recognizer.whole * recognizer.rate and len(found) < MADE:
             found.append((wave, f"{said} {then}"))
     return found
 
 
 def _silences(recognizer: Recognizer, style: str, chance: np.random.Generator) -> Iterator[Case]:
     sounds = []
-    for kind, _ in zip(itertools.cycle(KINDS), range(2 * MOST), strict=False):
+    for kind, _ in zip(itertools.cycle(KINDS), range(MADE), strict=False):
         seconds = chance.uniform(min(1.0, recognizer.whole), recognizer.whole)
         sounds.append((kind, torch.from_numpy(nonspeech(kind, seconds, recognizer.rate, chance))))
     heard = _read(recognizer, [(wave, "") for _, wave in sounds], recognizer.search, style)
@@ -275,7 +277,7 @@ def _overlong(
 ) -> list[Case]:
     """Loops of models that read many recordings as one, with CTC in the search and without, until there are enough."""
     inputs = []
-    for _ in range(MOST // 2):
+    for _ in range(OVERLONG_INPUTS):
         wanted = chance.uniform(*OVERLONG) * models[0].whole * models[0].rate
         chosen: list[tuple[Tensor, str]] = []
         while wanted > 0:

@@ -19,7 +19,7 @@ from torch import Tensor
 from las.model.memory import Memory
 from las.model.speller import Speller
 
-FAR_COST = 2.0  # taken from the log-probability of a token in a frame that its attention was far from
+FAR_COST = 0.5  # taken from the log-probability of a token in a frame that its attention was far from
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,13 @@ def test_beeps_and_constants_are_put_to_recordings_by_eye():
         assert torch.allclose(shifted - shifted.mean(), wave, atol=1e-6)
 
 
+def few(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """No more than `most` cases of a verdict, and as few recordings to make them of."""
+    sizes = {"MOST": most, "MADE": 2 * most, "OVERLONG_INPUTS": most // 2}
+    for name, size in sizes.items():
+        monkeypatch.setattr(verdict_cases, name, size)
+
+
 def heard(text: str, written: str) -> Heard:
     return Heard(torch.zeros(8), text, (), written, FINE)
 
@@ -80,16 +87,17 @@ def test_words_are_taken_away_where_one_can_tell_which(trained, tools):
 
 
 def test_each_verdict_has_a_tenth_or_less():
-    made = {name: [Case("x", name, FINE)] * count for name, count in (("loop", 7), ("low", 0), ("silence", 40))}
+    made = {name: [Case("x", name, FINE)] * count for name, count in (("loop", 7), ("low", 0), ("silence", 140))}
     found = list(verdict_cases._portions(made, [Case("x", "ok", FINE)] * 100, np.random.default_rng(0)))
     assert [sum(one.verdict == name for one in found) for name in ("ok", "loop", "low", "silence")] == [100, 7, 0, 20]
-    many = list(verdict_cases._portions(made, [Case("x", "ok", FINE)] * 1000, np.random.default_rng(0)))
-    assert [sum(one.verdict == name for one in many) for name in ("ok", "silence")] == [150, verdict_cases.MOST]
+    many = list(verdict_cases._portions(made, [Case("x", "ok", FINE)] * 2000, np.random.default_rng(0)))
+    most = verdict_cases.MOST
+    assert [sum(one.verdict == name for one in many) for name in ("ok", "silence")] == [5 * most, most]
 
 
 def test_cases_of_a_model_that_knows_three_tones(trained, tools, monkeypatch):
     """It misreads what has noise in it, and loops on what is far too long."""
-    monkeypatch.setattr(verdict_cases, "MOST", 4)
+    few(monkeypatch, 4)
     recognizer, config = open_model(trained / "model", "cpu")
     recordings = [(tools.sing(text, 3), text) for text in tools.texts]
     found = make_cases(recognizer, recordings, config.style, recognizer)
@@ -117,11 +125,11 @@ def test_long_recordings_are_not_kept(trained):
 
 
 def test_too_few_recordings_are_refused(trained, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(verdict_cases, "MOST", 2)
-    utterances = read_manifest(corpus / "valid.jsonl")[:1]
+    few(monkeypatch, 2)
+    utterances = read_manifest(corpus / "valid.jsonl")[:3]
     write_manifest(tmp_path / "one.jsonl", utterances)
     cases = verdicts.cases_of(str(trained / "model"), None, tmp_path / "one.jsonl", "cpu", lambda *_: None)
-    with pytest.raises(UserError, match=r"no case of .*low.*give more recordings.*--early"):
+    with pytest.raises(UserError, match=r"no case of .*give more recordings.*--early"):
         fit(cases)
     write_manifest(tmp_path / "silent.jsonl", [replace(one, text="") for one in utterances])
     with pytest.raises(UserError, match=r"too few recordings of words that .* reads in one piece to make cases of"):
