@@ -2,7 +2,7 @@
 # Read English in little, from recordings to WER:  ./run.sh [OUTPUT] [KEY=VALUE]...  (variables: egs/stages.sh)
 # CONF: smoke (default; minutes on 2 cores) or train (the serious one; it begins with a model of synthetic voices)
 # PREPARE: default "--train train-clean-5"; "" takes train-clean-100 too where it is
-# PHRASES: how many phrases synthetic voices say for CONF=train; default 9000
+# PHRASES: how many phrases synthetic voices say for CONF=train; default 9000, at least 1300 (conf/voices.yaml grows)
 source "$(dirname "$0")/../stages.sh"
 
 voices() {    # a model to begin with, which leaves the plateau of the loss; once

@@ -22,8 +22,6 @@ from las.batch import Batch
 from las.errors import UserError
 from las.model.masking import valid_frames
 
-WARPED = 0.6  # of the highest frequency, 4.8 kHz of 8: up to there frequencies are warped in proportion
-
 
 @dataclass(frozen=True)
 class FrontendConfig:
@@ -79,18 +77,12 @@ class SpecAugmentConfig:
     time_share: float = 0.1  # the widest time mask as a share of the utterance
     time_warp: int = 0  # frames by which a point in the middle of an utterance is moved at most, and what lies on its
     #                     sides stretched and squeezed; utterances of at most twice as many stay; 0: none
-    frequency_warp: float = 0.0  # share by which an utterance's frequencies are raised or lowered at most, such as 0.1,
-    #                              as by another length of the vocal tract; 0: none
 
     def __post_init__(self) -> None:
         if min(self.frequency_masks, self.frequency_width, self.time_masks, self.time_width, self.time_warp) < 0:
             raise UserError("spec_augment: masks, widths and time_warp must be 0 or more")
         if not 0 <= self.time_share <= 1:
             raise UserError(f"spec_augment.time_share {self.time_share} must lie between 0 and 1")
-        if not 0 <= self.frequency_warp < 0.5:
-            raise UserError(
-                f"spec_augment.frequency_warp {self.frequency_warp} must be at least 0 and below 0.5, such as 0.1"
-            )
         if not 0 <= self.time_masks_per_frame <= 1:
             raise UserError(
                 f"spec_augment.time_masks_per_frame {self.time_masks_per_frame} must lie between 0 and 1, such as 0.04"
@@ -194,25 +186,21 @@ class Frontend(nn.Module):
 
 
 class SpecAugment(nn.Module):
-    """Warp frequency and time, then mask random bands of mel bins and stretches of time, each utterance by itself, in
-    training only.
+    """Warp time, then mask random bands of mel bins and stretches of time, each utterance by itself, in training only.
 
     Widths are uniform from 0 to the configured widest; a time mask is also at most `time_share` of its utterance.
     What is drawn comes from torch's global generator of the features' device.
     Shapes: features (B, T, F), frames (B,) -> (B, T, F).
     """
 
-    def __init__(self, config: SpecAugmentConfig, frontend: FrontendConfig = FrontendConfig()):
+    def __init__(self, config: SpecAugmentConfig):
         super().__init__()
         self.config = config
-        self.frontend = frontend
 
     def forward(self, features: Tensor, frames: Tensor) -> Tensor:
         config = self.config
         if not self.training:
             return features
-        if config.frequency_warp:
-            features = warp_frequency(features, config.frequency_warp, self.frontend)
         if config.time_warp:
             features = warp_time(features, frames, config.time_warp)
         masks = torch.full_like(frames, config.time_masks)  # (B,)
@@ -225,29 +213,6 @@ class SpecAugment(nn.Module):
         widest = bins.clamp(max=config.frequency_width).unsqueeze(1).expand(-1, config.frequency_masks)
         hidden = hidden | _stripes(widest, bins, features.shape[2]).unsqueeze(1)
         return features.masked_fill(hidden, 0.0)
-
-
-def warp_frequency(features: Tensor, furthest: float, frontend: FrontendConfig) -> Tensor:
-    """Move what lies at frequency f of each utterance to f / a, a uniform in 1 - furthest to 1 + furthest.
-
-    Vocal tract length perturbation (Jaitly and Hinton 2013, ICML workshop on deep learning for audio, eq. 1): in
-    proportion up to `WARPED` of the highest frequency, which itself stays, as what lies between is squeezed or
-    stretched. Between mel bins by linear interpolation. Shapes: (B, T, F) -> (B, T, F).
-    """
-    top = frontend.high or frontend.sample_rate / 2
-    low, high = (2595 * math.log10(1 + hertz / 700) for hertz in (frontend.low, top))
-    step = (high - low) / (frontend.mel_bins + 1)
-    bins = torch.arange(1, frontend.mel_bins + 1, device=features.device, dtype=torch.float32)
-    hertz = 700 * (10 ** ((low + step * bins) / 2595) - 1)  # (F,), the middle of each bin
-    scale = 1 + furthest * (2 * torch.rand(len(features), 1, device=features.device) - 1)  # a (B, 1)
-    bend = WARPED * top * scale.clamp(max=1)  # where the frequency that is read stops being in proportion
-    above = top - (top - bend) / (top - bend / scale) * (top - hertz)
-    source = torch.where(hertz <= bend / scale, scale * hertz, above)  # (B, F), the frequency that comes to each bin
-    place = ((2595 * (1 + source / 700).log10() - low) / step - 1).clamp(0, frontend.mel_bins - 1)
-    lower = place.long()
-    upper = (lower + 1).clamp(max=frontend.mel_bins - 1)
-    left, right = (features.gather(2, one.unsqueeze(1).expand_as(features)) for one in (lower, upper))
-    return left.lerp(right, (place - lower).unsqueeze(1).to(features.dtype))
 
 
 def warp_time(features: Tensor, frames: Tensor, furthest: int) -> Tensor:

@@ -67,7 +67,7 @@ class LAS(nn.Module):
         self.config = config
         self.vocabulary = vocabulary
         self.frontend = Frontend(config.frontend)
-        self.spec_augment = SpecAugment(config.spec_augment, config.frontend)
+        self.spec_augment = SpecAugment(config.spec_augment)
         self.listener = Listener(config.listener, config.frontend.mel_bins)
         self.speller = Speller(config.speller, self.listener.width, vocabulary)
         self.ctc = CtcBranch(self.listener.width, vocabulary, config.listener.dropout) if config.ctc else None

@@ -19,6 +19,7 @@ from las.transcribe.verdict import VERDICTS, Evidence, Thresholds, judge
 
 PACE_SHARE = 0.25  # of the usual move of attention for a token: what moves on less does not move on
 TRIED = 40  # places of a threshold that are tried
+FEW = 10  # loops below which what tells them stays as it is: one alone would be worth any number of false ones
 LOW_BETA = 0.5  # recall of `low` counts half of precision: fine strings that it is given to are too many as it is
 RANGE = 100.0  # times the lowest of them that the highest is
 
@@ -55,7 +56,7 @@ class Score:
 def fit(cases: Sequence[Case]) -> Thresholds:
     """Thresholds for `judge`. Raises `UserError` where a verdict has no case.
 
-    Loops may have none, as many a model never loops: what tells them then stays the default.
+    Loops may be few or none, as many a model never loops: what tells them then stays the default.
     """
     of = {name: [one.evidence for one in cases if one.verdict == name] for name in VERDICTS}
     if missing := [name for name, own in of.items() if not own and name != "loop"]:
@@ -70,7 +71,7 @@ def fit(cases: Sequence[Case]) -> Thresholds:
     by = Thresholds(heard_weight=heard, still_weight=still, varies_weight=varies, bias=bias)
     by = replace(by, pace=_pace(of["ok"], by.pace))
     rest = [*of["truncated"], *of["skipped"], *of["low"], *of["ok"]]
-    if of["loop"]:
+    if len(of["loop"]) >= FEW:
         by = replace(by, repeats=_best_above(of["loop"], rest, lambda one: one.repeats(by.pace)[0]))
     nats, seconds = _best_either(
         of["truncated"], rest[len(of["truncated"]) :], lambda one: (one.end_nats, one.end_seconds)

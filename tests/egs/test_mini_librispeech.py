@@ -270,7 +270,7 @@ def test_run_sh_with_programs_of_its_own(tmp_path, conf):
     for place in ("dev-clean/84/7", "train-clean-5/19/7"):
         write_tree(corpora, {place: ("THIS IS READ",) * 3}, seconds=1.5)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "LAS_CORPORA": str(corpora), "PATH": path, "CONF": conf, "PHRASES": "310"}
+    environment = {**os.environ, "LAS_CORPORA": str(corpora), "PATH": path, "CONF": conf, "PHRASES": "1300"}
     words = ("train.epochs=1", "model.listener.width=8", "model.speller.width=8", "search.beam=1", "search.longest=0.2")
     script = SCRIPT.parent / "run.sh"
     done = subprocess.run([script, tmp_path / "out", *words], env=environment, capture_output=True, text=True)

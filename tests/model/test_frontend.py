@@ -10,15 +10,7 @@ from torch import Tensor
 
 from las.batch import Batch, pad
 from las.errors import UserError
-from las.model.frontend import (
-    Frontend,
-    FrontendConfig,
-    SpecAugment,
-    SpecAugmentConfig,
-    frame_count,
-    warp_frequency,
-    warp_time,
-)
+from las.model.frontend import Frontend, FrontendConfig, SpecAugment, SpecAugmentConfig, frame_count, warp_time
 
 SMALL = FrontendConfig(  # 200 and 80 samples
     sample_rate=8000, window=0.025, hop=0.010, mel_bins=12, low=50.0, utterance_mean=False
@@ -375,35 +367,6 @@ def test_a_warp_does_not_see_the_padding():
     assert torch.equal(found[0][3, :1], features[3, :1])
 
 
-@pytest.mark.parametrize(("chance", "scale"), [(0.0, 0.9), (0.5, 1.0), (1.0, 1.1)])
-@pytest.mark.parametrize("config", [SMALL, replace(SMALL, high=3000.0, mel_bins=30), FrontendConfig()])
-def test_a_tone_moves_to_another_frequency(monkeypatch, config, chance, scale):
-    """Bins that hold their own frequency tell where each comes from; the highest one stays."""
-    top = config.high or config.sample_rate / 2
-    mels = numpy.linspace(*(2595 * math.log10(1 + hertz / 700) for hertz in (config.low, top)), config.mel_bins + 2)
-    monkeypatch.setattr(torch, "rand", lambda *size, device: torch.full(size, chance))
-    found = warp_frequency(torch.tensor(mels[1:-1]).expand(2, 3, -1), 0.1, config)
-    assert torch.equal(found, found[:1, :1].expand_as(found))
-    for here, there in zip(mels[1:-1], found[0, 0].tolist(), strict=True):
-        hertz = 700 * (10 ** (here / 2595) - 1)
-        bend = 0.6 * top * min(scale, 1)
-        source = scale * hertz
-        if source > bend:  # the straight line from there to the top
-            source = bend + (hertz - bend / scale) * (top - bend) / (top - bend / scale)
-        wanted = min(max(2595 * math.log10(1 + source / 700), mels[1]), mels[-2])
-        assert there == pytest.approx(wanted, abs=0.01)
-
-
-def test_each_utterance_has_a_voice_of_its_own_and_padding_stays():
-    features = torch.randn(3, 20, 80).masked_fill(torch.arange(20).view(1, -1, 1) >= 15, 0.0)
-    warping = SpecAugment(SpecAugmentConfig(frequency_masks=0, time_masks=0, frequency_warp=0.1))
-    torch.manual_seed(0)
-    found = warping(features[:1].expand(3, -1, -1), torch.tensor([15] * 3))
-    assert not found[:, 15:].any()
-    assert not torch.allclose(found[0], found[1])
-    assert warping.eval()(features, torch.tensor([15] * 3)) is features
-
-
 def test_time_is_warped_in_training_alone_and_by_the_seed():
     features, frames = torch.randn(2, 30, 4), torch.tensor([30, 30])
     warping = SpecAugment(SpecAugmentConfig(frequency_masks=0, time_masks=0, time_warp=5))
@@ -430,7 +393,6 @@ def test_without_a_warp_nothing_is_drawn_for_it():
     [
         ({"time_masks": -1}, "masks, widths and time_warp must be 0 or more"),
         ({"time_warp": -1}, "masks, widths and time_warp must be 0 or more"),
-        ({"frequency_warp": 0.5}, "frequency_warp 0.5 must be at least 0 and below 0.5, such as 0.1"),
         ({"time_share": 1.5}, "time_share 1.5 must lie between 0 and 1"),
         ({"time_masks_per_frame": 4.0}, "time_masks_per_frame 4.0 must lie between 0 and 1, such as 0.04"),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 from las.errors import UserError
 from las.transcribe.verdict import Evidence, Thresholds
-from las.transcribe.verdict_fit import Case, Score, fit, report, score
+from las.transcribe.verdict_fit import FEW, Case, Score, fit, report, score
 
 FINE = Evidence(5.0, 1.0, 30.0, (0.1, 0.5, 0.9), (False, False, False), 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9)
 CHANGES = {
@@ -73,7 +73,9 @@ def test_a_verdict_without_cases_is_refused():
         fit([one for one in cases() if one.verdict not in ("skipped", "low")])
 
 
-def test_a_model_that_never_loops_keeps_the_default_for_loops():
-    fitted = fit([one for one in cases() if one.verdict != "loop"])
-    assert fitted.repeats == Thresholds().repeats
+@pytest.mark.parametrize(("loops", "kept"), [(0, True), (FEW - 1, True), (FEW, False)])
+def test_a_model_that_hardly_loops_keeps_the_default_for_loops(loops, kept):
+    [loop, *_] = [one for one in cases() if one.verdict == "loop"]
+    fitted = fit([*(one for one in cases() if one.verdict != "loop"), *[loop] * loops])
+    assert (fitted.repeats == Thresholds().repeats) == kept
     assert fitted.end_nats == fit(cases()).end_nats
