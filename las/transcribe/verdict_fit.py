@@ -56,7 +56,8 @@ class Score:
 def fit(cases: Sequence[Case]) -> Thresholds:
     """Thresholds for `judge`. Raises `UserError` where a verdict has no case.
 
-    Loops may be few or none, as many a model never loops: what tells them then stays the default.
+    Loops may be few or none, as many a model never loops: what tells them then stays the default. So does what tells
+    `low` where it would be wrong more often than right.
     """
     of = {name: [one.evidence for one in cases if one.verdict == name] for name in VERDICTS}
     if missing := [name for name, own in of.items() if not own and name != "loop"]:
@@ -81,8 +82,9 @@ def fit(cases: Sequence[Case]) -> Thresholds:
         of["skipped"], [*of["low"], *of["ok"]], lambda one: (one.inside_nats, one.inside_seconds)
     )
     by = replace(by, inside_nats=nats, inside_seconds=seconds)
-    doubt = _best_above(of["low"], of["ok"], lambda one: 1 - one.confidence, LOW_BETA)
-    return replace(by, confidence=1 - doubt)
+    doubt = 1 - _best_above(of["low"], of["ok"], lambda one: 1 - one.confidence, LOW_BETA)
+    found, false = (sum(one.confidence < doubt for one in of[name]) for name in ("low", "ok"))
+    return replace(by, confidence=doubt) if found >= false else by
 
 
 def score(cases: Sequence[Case], by: Thresholds) -> list[Score]:

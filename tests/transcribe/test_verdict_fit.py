@@ -73,6 +73,13 @@ def test_a_verdict_without_cases_is_refused():
         fit([one for one in cases() if one.verdict not in ("skipped", "low")])
 
 
+@pytest.mark.parametrize(("alike", "kept"), [(0, False), (4, False), (8, True)])
+def test_low_keeps_its_default_where_most_that_it_finds_are_fine(alike, kept):
+    fine = Case("one sound", "ok", replace(FINE, confidence=0.3))
+    fitted = fit([*cases(), *[fine] * alike])
+    assert (fitted.confidence == Thresholds().confidence) == kept
+
+
 @pytest.mark.parametrize(("loops", "kept"), [(0, True), (FEW - 1, True), (FEW, False)])
 def test_a_model_that_hardly_loops_keeps_the_default_for_loops(loops, kept):
     [loop, *_] = [one for one in cases() if one.verdict == "loop"]
