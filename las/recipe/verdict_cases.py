@@ -1,5 +1,4 @@
-"""Recordings with transcripts -> cases whose verdict is known, each verdict but `ok` a tenth of them
-at most, `ok` half or more.
+"""Recordings with transcripts -> cases whose verdict is known, each verdict but `ok` at most a tenth of them.
 
     ok         recordings as they are, with noise, beside a beep, over a constant, cut in the middle, cut close to a
                single sound, and two joined with a long pause: read without a gap
@@ -112,8 +111,7 @@ def make_cases(
     made["skipped"] = _cut(recognizer, plain, "middle", chance)
     progress(3, 5)
     made["silence"] = list(_silences(recognizer, style, chance))
-    guessed = [] if early is None else _read(early, short, early.search, style)
-    alone = [] if early is None else _read(early, short, replace(early.search, ctc_weight=0.0), style)
+    guessed, alone = ([], []) if early is None else _read_twice(early, short, early.search, style)
     made["low"] = [
         Case("misread", "low", one.evidence)
         for one in (*plain, *changed["noisy"], *joined, *guessed)
@@ -154,19 +152,33 @@ def _read(
     recognizer: Recognizer, recordings: Sequence[tuple[Tensor, str]], search: SearchConfig, style: str
 ) -> list[Heard]:
     """What a model makes of recordings, each in one piece."""
-    found: list[Heard | None] = [None] * len(recordings)
+    return _read_by([search], recognizer, recordings, style)[0]
+
+
+def _read_twice(
+    recognizer: Recognizer, recordings: Sequence[tuple[Tensor, str]], search: SearchConfig, style: str
+) -> list[list[Heard]]:
+    """The same with CTC in the search as it is, and without."""
+    return _read_by([search, replace(search, ctc_weight=0.0)], recognizer, recordings, style)
+
+
+def _read_by(
+    searches: Sequence[SearchConfig], recognizer: Recognizer, recordings: Sequence[tuple[Tensor, str]], style: str
+) -> list[list[Heard]]:
+    """What each search makes of recordings, which are listened to once."""
+    found: list[list[Heard | None]] = [[None] * len(recordings) for _ in searches]
     for numbers in batches([len(wave) / recognizer.rate for wave, _ in recordings], BATCH):
         waves = [recordings[number][0] for number in numbers]
         with torch.no_grad():
             listened = recognizer.listen(waves)
-            spelled = recognizer.spell(listened, search)
-            tokens = [one[0].tokens if one else () for one in spelled]
-            weighed = recognizer.weigh(listened, tokens, waves)
-        for number, own, (evidence, _) in zip(numbers, tokens, weighed, strict=True):
-            wave, text = recordings[number]
-            written = normalize(recognizer.tokenizer.decode(own), style)
-            found[number] = Heard(wave, text, own, written, evidence)
-    return [one for one in found if one is not None]
+            for search, row in zip(searches, found, strict=True):
+                tokens = [one[0].tokens if one else () for one in recognizer.spell(listened, search)]
+                weighed = recognizer.weigh(listened, tokens, waves)
+                for number, own, (evidence, _) in zip(numbers, tokens, weighed, strict=True):
+                    wave, text = recordings[number]
+                    written = normalize(recognizer.tokenizer.decode(own), style)
+                    row[number] = Heard(wave, text, own, written, evidence)
+    return [[one for one in row if one is not None] for row in found]
 
 
 def _weigh(recognizer: Recognizer, waves: Sequence[Tensor], tokens: Sequence[Sequence[int]]) -> list[Evidence]:
@@ -275,7 +287,7 @@ def _overlong(
     style: str,
     chance: np.random.Generator,
 ) -> list[Case]:
-    """Loops of models that read many recordings as one, with CTC in the search and without, until there are enough."""
+    """Loops of models that read many recordings as one, with CTC in the search and without."""
     inputs = []
     for _ in range(OVERLONG_INPUTS):
         wanted = chance.uniform(*OVERLONG) * models[0].whole * models[0].rate
@@ -285,11 +297,10 @@ def _overlong(
             wanted -= len(chosen[-1][0])
         inputs.append((torch.cat([wave for wave, _ in chosen]), " ".join(text for _, text in chosen)))
     found: list[Case] = []
-    for model, alone in itertools.product(models, (False, True)):
-        if len(found) < MOST:
-            weight = 0.0 if alone else model.search.ctc_weight
-            search = replace(model.search, ctc_weight=weight, beam=min(OVERLONG_BEAM, model.search.beam))
-            found += _loops(_read(model, inputs, search, style), "too long")
+    for model in models:
+        search = replace(model.search, beam=min(OVERLONG_BEAM, model.search.beam))
+        for heard in _read_twice(model, inputs, search, style):
+            found += _loops(heard, "too long")
     return found
 
 
