@@ -21,7 +21,7 @@ setup(
     entry_points={"console_scripts": ["las=las.cli:main"]},
     install_requires=[
         "torch==2.11.*",
-        "torchaudio==2.11.*",
+        "torchaudio==2.11.0",  # 2.11.1 says torch>=2.11 but wants symbols of a later torch
         "numpy>=1.26",
         "soundfile>=0.13",
         "av>=14",
