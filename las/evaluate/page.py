@@ -168,7 +168,7 @@ def _bins(values: np.ndarray, least: float) -> tuple[list[str], np.ndarray]:
     """At most `BARS` bins, 1, 2 or 5 times a power of ten wide; where each begins, and how many values are in it."""
     span = max(float(values.max() - values.min()), 1.0)
     power = 10.0 ** np.floor(np.log10(span / BARS))
-    width = max(least, next(power * step for step in (1, 2, 5, 10) if span / (power * step) <= BARS - 1))
+    width = max(least, next(power * step for step in (1, 2, 5, 10, 20) if span / (power * step) <= BARS - 1))
     first = np.floor(values.min() / width)
     places = (np.floor(values / width) - first).astype(int)
     counts = np.bincount(places)

@@ -98,10 +98,10 @@ def test_bins_of_a_histogram():
     assert (labels, counts.tolist()) == (list("01234567"), [1, 2, 0, 0, 0, 0, 0, 1])
     labels, counts = _bins(np.array([2.0, 2.0]), 0.0)
     assert counts.sum() == 2
-    for values in (np.linspace(0.3, 35, 99), np.linspace(100, 1e6, 5)):
-        labels, counts = _bins(values, 0.0)
-        assert counts.sum() == len(values)
-        assert len(labels) <= 16
+    for span in np.geomspace(0.1, 1e5, 500):  # 15.5 had no width at all
+        labels, counts = _bins(np.linspace(0.3, 0.3 + span, 99), 0.0)
+        assert counts.sum() == 99
+        assert 2 <= len(labels) <= 16 or span < 1
 
 
 def test_reliability_is_drawn_where_words_have_confidence():
