@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, writable
+from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, spare, writable
 from las.cli.progress import progress_bar
 from las.recipe import DEFAULT_MODEL
 
@@ -38,6 +38,9 @@ def evaluate(
         recognizer, config = open_model(model, chosen, changes)
         if output_dir is not None and world.leads:
             writable(output_dir)
+            spare(output_dir, sets, sets.values())
+        if append is not None and world.leads:
+            writable(append.parent)
         results, media = [], {}
         for name, path in sets.items():
             with progress_bar(name, None) if world.leads else nullcontext() as bar:
@@ -46,11 +49,11 @@ def evaluate(
                 continue
             print(result.summary())
             results.append(result)
+            if append is not None:
+                append_rows(append, [result.row()])  # after each set: the next may fail
             if output_dir is not None:
                 media[name] = illustrate(recognizer, result, path, output_dir)
-                write_folder(output_dir, results, media)  # after each set: the next may fail
-    if append is not None and results:
-        append_rows(append, [result.row() for result in results])
+                write_folder(output_dir, results, media)
 
 
 def score(
@@ -67,6 +70,7 @@ def score(
 
     if output_dir is not None:
         writable(output_dir)
+        spare(output_dir, [hypothesis.stem], [reference, hypothesis])
     result = scored_files(reference, hypothesis, style, allow_missing)
     print("\n".join(f"{name}: {value}" for name, value in facts(result.record)))
     if output_dir is not None:

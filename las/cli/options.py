@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -40,6 +41,16 @@ def writable(folder: Path) -> None:
         raise UserError(f"{folder}: no folder that results can be written to: {why}") from None
 
 
+def spare(folder: Path, names: Iterable[str], inputs: Iterable[str | Path]) -> None:
+    """Raise `UserError` where a file of a report on sets of these names would take the place of an input."""
+    for file in (*(f"{name}.jsonl" for name in names), "report.json", "report.txt", "report.html"):
+        for path in inputs:
+            if (folder / file).exists() and os.path.exists(path) and os.path.samefile(folder / file, path):
+                raise UserError(
+                    f"{folder / file}: results would overwrite what they are made from; name another folder"
+                )
+
+
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all; what is no UTF-8 in a file name goes through as it came."""
     temporary = path.with_name(path.name + ".part")
@@ -68,6 +79,8 @@ def named_sets(words: list[str]) -> dict[str, str]:
             known = "" if not name else f", and {name!r} is no setting (search.KEY or style)"
             raise UserError(f"{word}: no such folder of shards or manifest: {path}{known}")
         name = name or (found.stem if found.is_file() else found.name)
+        if "/" in name:
+            raise UserError(f"{word}: a set's name becomes a file's, so it cannot hold a /: {name!r}")
         if name in sets:
             raise UserError(f"{sets[name]} and {path} are both called {name!r}; name sets as NAME=SET")
         sets[name] = path

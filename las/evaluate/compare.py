@@ -74,6 +74,8 @@ def compare_files(paths: Sequence[Path], reference: Path | None, style: str, all
     """Compare files of hypotheses; without `reference`, with the references that stand in them."""
     if len({str(path) for path in paths}) < len(paths):
         raise UserError("nothing to compare: a file is named twice")
+    if allow_missing and reference is None:
+        raise UserError("--allow-missing needs the utterances there are; name them with --reference")
     scores: dict[str, SetScore] = {}
     speakers: dict[str, str] = {}
     for path in paths:
@@ -96,7 +98,8 @@ def _paired(first: str, a: SetScore, name: str, b: SetScore) -> list[tuple[Utter
     """The utterances of both by id, in A's order."""
     by_id = {one.id: one for one in b.utterances}
     alone = [one.id for one in a.utterances if one.id not in by_id]
-    alone += [id for id in by_id if id not in {one.id for one in a.utterances}]
+    ours = {one.id for one in a.utterances}
+    alone += [id for id in by_id if id not in ours]
     if alone:
         raise UserError(f"{first} and {name} are not of the same utterances ({first_ids(alone)} stand in one only)")
     pairs = [(one, by_id[one.id]) for one in a.utterances]
@@ -132,7 +135,7 @@ def verdict(one: Comparison, first: str) -> str:
     """What the two tests allow one to say, and no more."""
     by_bootstrap, by_pairs = (p < ALPHA for p in one.p)
     if by_bootstrap and by_pairs:
-        which = "better" if (one.bootstrap.difference or 0) < 0 else "worse"
+        which = "better" if one.matched.mean < 0 else "worse"
         return f"{one.name} is {which} than {first}: both tests say so (p < {ALPHA:.2f})."
     if by_bootstrap or by_pairs:
         which = "the paired bootstrap" if by_bootstrap else "the matched-pairs test"
@@ -175,7 +178,8 @@ def _figures(letter: str, one: Comparison, comparisons: int) -> Iterator[str]:
     else:
         low, high = (100 * end for end in bootstrap.interval)
         yield f"{letter} - A: {100 * bootstrap.difference:+.2f} points, 95% {low:+.2f} to {high:+.2f}"
-    yield f"paired bootstrap: {letter} makes fewer errors in {bootstrap.better:.1%} of the draws, {_p(one.p[0])}"
+    ahead = f"{letter} makes fewer errors in {bootstrap.better:.1%} of the draws, ties halved"
+    yield f"paired bootstrap: {ahead}, {_p(one.p[0])}"
     few = f"; fewer than {FEW_SEGMENTS} segments, so p is rough" if matched.segments < FEW_SEGMENTS else ""
     yield f"matched pairs (MAPSSWE): {matched.segments} segments with errors, z = {matched.z:.2f}, {_p(one.p[1])}{few}"
     if comparisons > 1:

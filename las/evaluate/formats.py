@@ -81,6 +81,9 @@ def named_line(where: str, record: dict[str, Any]) -> Line:
     """An utterance from fields by name, all strings but "seconds"."""
     if not record["id"].strip():
         raise UserError(f"{where}: the id is empty")
+    for key in ("id", "text", "speaker", "reference"):
+        if re.search("[\ud800-\udc7f\udd00-\udfff]", record.get(key) or ""):
+            raise UserError(f"{where}: {key!r} holds half a character (a lone surrogate); correct it")
     speaker, seconds = record.get("speaker"), record.get("seconds")
     if seconds in (None, ""):
         seconds = None
@@ -152,7 +155,7 @@ def _refuse_alternatives(where: str, text: str) -> None:
 def _number(where: str, what: str, value: object) -> float:
     try:
         number = math.nan if isinstance(value, (bool, dict, list)) else float(value)  # type: ignore[arg-type]
-    except ValueError:
+    except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise UserError(f"{where}: {what} is {value!r}; wanted a number of seconds")

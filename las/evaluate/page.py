@@ -169,8 +169,9 @@ def _bins(values: np.ndarray, least: float) -> tuple[list[str], np.ndarray]:
     span = max(float(values.max() - values.min()), 1.0)
     power = 10.0 ** np.floor(np.log10(span / BARS))
     width = max(least, next(power * step for step in (1, 2, 5, 10, 20) if span / (power * step) <= BARS - 1))
-    first = np.floor(values.min() / width)
-    places = (np.floor(values / width) - first).astype(int)
+    places = np.floor(np.round(values / width, 9))  # 1.2 / 0.1 is 11.999999999999998
+    first = places.min()
+    places = (places - first).astype(int)
     counts = np.bincount(places)
     return [f"{(first + place) * width:g}" for place in range(len(counts))], counts
 

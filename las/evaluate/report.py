@@ -113,13 +113,13 @@ def scored_files(reference: Path, hypothesis: Path, style: str, allow_missing: b
 
 def append_rows(path: Path, rows: list[str]) -> None:
     """Add rows to the end of a file of results, with the table's head where the file does not end in such a table."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
     head = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     last_table = text.rstrip("\n").split("\n\n")[-1]
     if not last_table.startswith(head[0]):
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + "\n".join(head) + "\n"
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text.rstrip("\n") + "\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    temporary.write_text(text.rstrip("\n") + "\n" + "\n".join(rows) + "\n", encoding="utf-8", errors="surrogateescape")
     os.replace(temporary, path)
 
 

@@ -153,14 +153,15 @@ def illustrate(recognizer: Recognizer, result: SetResult, path: str | Path, fold
     room = REPORT_AUDIO
     order = sorted(result.score.utterances, key=lambda one: -one.alignment.counts.errors)
     for number, (id, read, address) in enumerate(_recordings([one.id for one in order], path)):
-        pictured = number < REPORT_PICTURES
-        if room <= 0 and not pictured and not address:
+        early = number < REPORT_PICTURES
+        pictured = early and result.lengths[id] <= recognizer.whole  # longer ones are read in pieces
+        if room <= 0 and not early and not address:
             break
         data = read() if room > 0 or pictured else b""
         fits = 0 < len(data) <= room
         if fits:
             room -= len(data)
-        elif not pictured:
+        elif not early:
             room = 0  # no more are read to see whether they fit
         link = quote(os.fsencode(os.path.relpath(address, folder))) if address and not fits else ""
         attention = attention_of(recognizer, data, result.hypotheses[id]) if pictured else None

@@ -45,6 +45,7 @@ from las.transcribe.language_model import open_scorer, read_language_model
 UNCUT = 100_000  # tokens of a sentence that is scored, at most
 SCORED_TOKENS = 8192  # in a batch
 LONGEST_SAMPLE = 200  # tokens
+TOKENIZED = "tokenized.part"  # in a run's folder; no name that somebody's text may have
 NO_TEXT = (BLANK, UNK, BOS)  # tokens that no transcript and no sample holds
 
 
@@ -71,7 +72,7 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
     """Train as `config` says in the run folder `folder`; the folder of the language model is returned.
 
     A folder that holds a run is refused, or with `resume` continued with the same config. The text is tokenized once,
-    into `folder`/text, which a run that was resumed reads again and a finished one leaves no trace of.
+    into `folder`/tokenized.part, which a run that was resumed reads again and a finished one leaves no trace of.
     """
     for name in ("train", "valid", "tokenizer"):
         if not getattr(config.data, name):
@@ -81,8 +82,8 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
     state = run_folder.opened(config, folder, resume, free=("train.device", "train.save_minutes"))
     device = choose_device(config.train.device)
     tokenizer = read_tokenizer(config.data.tokenizer)
-    valid = _store(folder / "text" / "valid", config.data.valid, config, tokenizer, resume)
-    store = _store(folder / "text" / "train", config.data.train, config, tokenizer, resume)
+    valid = _store(folder / TOKENIZED / "valid", config.data.valid, config, tokenizer, resume)
+    store = _store(folder / TOKENIZED / "train", config.data.train, config, tokenizer, resume)
     torch.manual_seed(config.train.seed)
     model = LanguageModel(config.model, tokenizer.size).to(device)
     validate = partial(perplexity, model, valid, config.data.batch_tokens)
@@ -102,7 +103,7 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
     text = settings.to_yaml(config)
     card = _card(folder, config, trainer, final)
     checkpoint.write_model(made, text, model.state_dict(), tokenizer.to_bytes(), tokenizer.size, card)
-    shutil.rmtree(folder / "text")
+    shutil.rmtree(folder / TOKENIZED)
     return made
 
 
@@ -197,6 +198,8 @@ def open_language_model(
 ) -> OpenLanguageModel:
     """A language model's folder, or an ARPA file with the tokenizer that it was made with; `style` is its own, or
     basic, unless another is named."""
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such language model; wanted a folder made by las lm train, or an ARPA file")
     place = choose_device(device)
     if Path(path).is_dir():
         _, own, own_style = read_language_model(path)

@@ -84,6 +84,9 @@ def test_sets_that_cannot_be_evaluated(complaint, random_model, corpus, tmp_path
     assert complaint("evaluate", shards, corpus / "valid.jsonl", *model) == (
         f"{shards} and {corpus}/valid.jsonl are both called 'valid'; name sets as NAME=SET"
     )
+    assert complaint("evaluate", f"a/b={shards}", *model) == (
+        f"a/b={shards}: a set's name becomes a file's, so it cannot hold a /: 'a/b'"
+    )
     assert "no index here" in complaint("evaluate", tmp_path, *model)
     write_manifest(tmp_path / "broken.jsonl", [Utterance("a", str(voices[-1]), "a")])
     assert str(voices[-1]) in complaint("evaluate", tmp_path / "broken.jsonl", *model)
@@ -142,6 +145,27 @@ def test_a_folder_that_cannot_be_written_is_seen_before_the_work(complaint, rand
     (tmp_path / "text").write_text("a one\n")
     assert complaint("score", tmp_path / "text", tmp_path / "text", "-o", tmp_path / "file/out") == message
     assert complaint("compare", tmp_path / "x", tmp_path / "y", "-o", tmp_path / "file/out") == message
+    rows = ("--append", tmp_path / "file/out/RESULTS.md")
+    assert complaint("evaluate", corpus / "valid.jsonl", "--model", random_model, *rows) == message
+
+
+def test_results_take_no_input_s_place(complaint, random_model, tools, tmp_path):
+    wave = tools.write_wav(tmp_path / "a.wav", tools.sing("ab"))
+    write_manifest(tmp_path / "set.jsonl", [Utterance("a", str(wave), "ab")])
+    before = (tmp_path / "set.jsonl").read_bytes()
+    message = f"{tmp_path}/set.jsonl: results would overwrite what they are made from; name another folder"
+    assert complaint("evaluate", tmp_path / "set.jsonl", "--model", random_model, "-o", tmp_path) == message
+    (tmp_path / "set.txt").write_text("a ab\n")
+    assert complaint("score", tmp_path / "set.jsonl", tmp_path / "set.txt", "-o", tmp_path) == message
+    assert (tmp_path / "set.jsonl").read_bytes() == before
+
+
+def test_a_row_is_added_after_each_set(las, random_model, corpus, voices, tmp_path):
+    write_manifest(tmp_path / "broken.jsonl", [Utterance("a", str(voices[-1]), "a")])
+    results = tmp_path / "RESULTS.md"
+    sets = (corpus / "valid.jsonl", tmp_path / "broken.jsonl")
+    assert las("evaluate", *sets, "--model", random_model, "--append", results)[0] == 1
+    assert [line[:7] for line in results.read_text(encoding="utf-8").splitlines()[2:]] == ["| valid"]
 
 
 def test_hypotheses_keep_awkward_ids(las, random_model, tools, tmp_path):

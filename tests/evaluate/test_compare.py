@@ -29,7 +29,9 @@ def test_a_better_system():
     assert text[0].startswith("A\tsys 0\tWER 12.50% (S 20 D 0 I 0 / N 160)\t95% ")
     assert text[2] == "style basic, on both sides; bootstrap: 10000 draws over 12 speakers"
     assert re.fullmatch(r"B - A: -11\.25 points, 95% -[\d.]+ to -[\d.]+", text[4])
-    assert re.fullmatch(r"paired bootstrap: B makes fewer errors in 9\d\.\d% of the draws, p = 0\.\d+", text[5])
+    assert re.fullmatch(
+        r"paired bootstrap: B makes fewer errors in 9\d\.\d% of the draws, ties halved, p = 0\.\d+", text[5]
+    )
     assert re.fullmatch(
         r"matched pairs \(MAPSSWE\): 22 segments with errors, z = -6.\d+, p < 0.0001; fewer .*", text[6]
     )
@@ -84,6 +86,9 @@ def test_references_without_words():
     empty = score({"a": ""}, {"a": "uh"})
     text = "\n".join(text_lines(compare({"x": empty, "y": score({"a": ""}, {"a": ""})}, {})))
     assert "B - A: undefined, the references have no words" in text
+    noises = dict.fromkeys(REFERENCES, "")
+    loud, quiet = score(noises, dict.fromkeys(noises, "uh huh")), score(noises, {**noises, "u0": "uh"})
+    assert "y is better than x: both tests say so" in "\n".join(text_lines(compare({"x": loud, "y": quiet}, {})))
 
 
 def test_what_cannot_be_compared():
@@ -106,6 +111,8 @@ def test_files(tmp_path):
     bare.write_text("u one two\n")
     with pytest.raises(UserError, match=r"c.txt: holds no references; name them with --reference"):
         compare_files([a, bare], None, "basic", False)
+    with pytest.raises(UserError, match="--allow-missing needs the utterances there are; name them with --reference"):
+        compare_files([a, b], None, "basic", True)
     with pytest.raises(UserError, match="nothing to compare: a file is named twice"):
         compare_files([a, a], None, "basic", False)
     (tmp_path / "r.trn").write_text("one two (u)\nthree (v)\n")

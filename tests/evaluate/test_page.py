@@ -98,6 +98,8 @@ def test_bins_of_a_histogram():
     assert (labels, counts.tolist()) == (list("01234567"), [1, 2, 0, 0, 0, 0, 0, 1])
     labels, counts = _bins(np.array([2.0, 2.0]), 0.0)
     assert counts.sum() == 2
+    labels, counts = _bins(np.arange(12, 23) / 10, 0.0)  # on the borders
+    assert (len(labels), counts.tolist()) == (11, [1] * 11)
     for span in np.geomspace(0.1, 1e5, 500):  # 15.5 had no width at all
         labels, counts = _bins(np.linspace(0.3, 0.3 + span, 99), 0.0)
         assert counts.sum() == 99

@@ -134,6 +134,8 @@ def test_a_ctm_alone_has_an_utterance_a_file(written):
             "line 1: 'seconds' is True; wanted a number of seconds",
         ),
         ("t.jsonl", '{"id": "a", "text": "", "seconds": 0}', "line 1: 'seconds' is 0; wanted a number above 0"),
+        ("t.jsonl", '{"id": "a", "text": "", "seconds": 1' + "0" * 400 + "}", "wanted a number of seconds"),
+        ("t.jsonl", '{"id": "a", "text": "x \\ud83d"}', "t.jsonl, line 1: 'text' holds half a character"),
         ("t.csv", "", "t.csv, line 1: wanted a head with the columns id and text, found ''"),
         ("t.csv", "file,words\na,b\n", "t.csv, line 1: wanted a head with the columns id and text, found 'file,words'"),
         ("t.csv", 'id,text,"x\n', "t.csv, line 1: not csv (unexpected end of data)"),

@@ -79,7 +79,7 @@ def test_training_makes_a_folder_and_leaves_no_text(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
         "README.md", "config.yaml", "model.safetensors", "tokenizer.model",
     ]  # fmt: skip
-    assert not (trained.parent / "text").exists()
+    assert [path.name for path in trained.parent.iterdir() if path.name.endswith(".part")] == []
     card = (trained / "README.md").read_text(encoding="utf-8")
     assert re.search(r"train.txt.xz: 120 sentences, 420 words, \d+ tokens", card)
     assert re.search(r"6 words, perplexity per word \d", card)
@@ -97,6 +97,13 @@ def test_train_prints_its_folder_its_validations_and_its_keys(las, paths, tmp_pa
     assert las("lm", "train", "a.yaml")[0] == 2  # no folder
 
 
+def test_text_beside_the_run_stays(las, paths, tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/valid").write_text("the cat sat\n")
+    assert las("lm", "train", *TINY, *paths, "train.epochs=1", "-o", tmp_path)[0] == 0
+    assert (tmp_path / "text/valid").read_text() == "the cat sat\n"
+
+
 def test_a_run_is_refused_resumed_and_comes_to_the_same(las, paths, tmp_path, monkeypatch):
     words = (*TINY, *paths, "train.epochs=2", "-o")
     assert las("lm", "train", *words, tmp_path / "whole")[0] == 0
@@ -112,7 +119,7 @@ def test_a_run_is_refused_resumed_and_comes_to_the_same(las, paths, tmp_path, mo
     status, out, err = las("lm", "train", *words, tmp_path / "run")
     assert (status, out) == (1, "")
     assert "continue with --resume" in err
-    assert (tmp_path / "run/text/train/store.json").exists()
+    assert (tmp_path / "run/tokenized.part/train/store.json").exists()
     monkeypatch.setattr(progress.LanguageModelBar, "training", before)
     assert "holds a run; continue it with --resume" in las("lm", "train", *words, tmp_path / "run")[2]
     assert "train.epochs differs" in las("lm", "train", "train.epochs=3", "--resume", "-o", tmp_path / "run")[2]
@@ -175,6 +182,7 @@ def test_samples_are_the_seeds(las, text, trained, tmp_path):
         (["train", "--resume", "-o", "run"], "run/config.yaml: no such config file"),
         (["train", "model.widht=3", "-o", "run"], "unknown key 'model.widht'; the nearest known key is 'model.width'"),
         (["train", "style=plain", "-o", "run"], "unknown text style 'plain'"),
+        (["score", "{valid}", "--model", "nowhere"], "nowhere: no such language model; wanted a folder made by las lm"),
         (["score", "{valid}", "--model", "lm.arpa"], "lm.arpa: an ARPA file says nothing of how text becomes tokens"),
         (["score", "{valid}", "--model", "{lm}", "--style", "x"], "unknown text style 'x'"),
         (["score", "empty.txt", "--model", "{lm}"], "no text to read: no sentence with a character in it"),
@@ -192,6 +200,7 @@ def test_samples_are_the_seeds(las, text, trained, tmp_path):
 )
 def test_what_cannot_be_done_is_one_line(las, text, trained, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "lm.arpa").touch()
     (tmp_path / "empty.txt").write_text(" \n", encoding="utf-8")
     (tmp_path / "upper.txt").write_text("THE CAT\n", encoding="utf-8")
     status, out, err = las("lm", *(word.format(valid=text / "valid.txt", lm=trained) for word in words))
