@@ -11,7 +11,7 @@ A file that holds less than its header promises is an error. What the formats le
     flac            the sample count of the header; when that is 0 (streamed), only a cut inside a frame
     ogg, opus       a last page that is not whole, and pages dropped in the middle; not a cut exactly between pages
     mp3             fewer samples than its Xing/Info/VBRI header says (two MPEG frames of slack); without that
-                    header the file promises nothing, and a cut cannot be seen
+                    header the file promises nothing, and a cut cannot be seen; nor where files are joined
     m4a, mp4, mov   the stream's duration; or the index (moov) was at the end and is gone with it
     webm, mkv       the track's duration (for sound alone also the file's); browsers often write none: not seen
     sph (SPHERE)    sample_count in its header, where samples have a fixed size
@@ -56,6 +56,17 @@ CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,aac,ac3,eac3,amr,mp3,ogg,wav,
 SUFFIXES = {  # of audio files, where a folder is looked through; what a file is, is seen from what it holds
     ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff",
 }  # fmt: skip
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its folders, links to folders followed but none looked into twice."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (path for name in names if (path := Path(place, name)).is_file())
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ def write_flac(samples: Tensor, rate: int) -> bytes:
     """(N,) float -> 16-bit FLAC file in memory; clipped to [-1, 1), rounded to the nearest of 65536 steps.
 
     Samples that came from 16-bit audio survive exactly. Raises UserError: no samples, NaN or infinite samples,
-    a rate that cannot be.
+    a rate that cannot be (some above 65,535 Hz).
     """
     _check_rate(rate, "the sample rate to write")
     assert samples.dim() == 1, f"mono (N,) wanted, got {tuple(samples.shape)}"
@@ -137,7 +148,10 @@ def write_flac(samples: Tensor, rate: int) -> bytes:
         raise UserError("nothing written: the audio has NaN or infinite samples")
     steps = (samples.detach().cpu().double() * 32768).round().clamp(-32768, 32767).to(torch.int16)
     buffer = io.BytesIO()
-    soundfile.write(buffer, steps.numpy(), rate, format="FLAC", subtype="PCM_16")
+    try:
+        soundfile.write(buffer, steps.numpy(), rate, format="FLAC", subtype="PCM_16")
+    except soundfile.LibsndfileError:
+        raise UserError(f"FLAC cannot hold {rate} Hz; name another rate, or keep the file as it is") from None
     return buffer.getvalue()
 
 
@@ -205,7 +219,10 @@ def _libsndfile(file: BinaryIO, name: str) -> "_StraightOn | None":
     """The file as libsndfile reads it, None where FFmpeg must; raises what the bytes show before any decoding."""
     _check_chunks(file, name)
     _check_sphere(file, name)
-    pages_end = _cut_ogg(file)
+    pages_end, chained = _ogg_pages(file)
+    if chained:  # libsndfile stops where the first stream ends
+        file.seek(0)
+        return None
     file.seek(0)
     try:
         sound = _StraightOn(file)
@@ -223,7 +240,7 @@ def _libsndfile(file: BinaryIO, name: str) -> "_StraightOn | None":
         )
     if sound.format == "MP3":
         place = file.tell()
-        if not _mp3_has_length(file):  # libsndfile then guesses a length and drops the rest
+        if not _mp3_has_length(file):  # libsndfile then drops the rest
             sound.close()
             return None
         file.seek(place)
@@ -247,6 +264,10 @@ class _StraightOn(soundfile.SoundFile):
     """Read from start to end: soundfile seeks after every read, which a FLAC of unknown length cannot."""
 
     def __init__(self, file: BinaryIO):
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 128))
+        self.tagged = file.read(3) == b"TAG"  # ID3v1: to read on into it is an error to the FLAC decoder
+        file.seek(0)
         super().__init__(_Places(file))
 
     def seekable(self) -> bool:
@@ -262,7 +283,8 @@ def _libsndfile_blocks(sound: _StraightOn, name: str) -> Iterator[Block]:
         damage = ""
         while True:
             try:
-                frames = sound.read(READ_FRAMES, dtype="float32", always_2d=True)  # (n, channels)
+                ask = min(READ_FRAMES, total - seen) if sound.tagged and known else READ_FRAMES
+                frames = sound.read(ask, dtype="float32", always_2d=True)  # (n, channels)
             except soundfile.LibsndfileError as error:
                 damage = f" ({error})" if str(error) else " (the decoder stopped at damaged data)"
                 break
@@ -340,19 +362,22 @@ def _check_sphere(file: BinaryIO, name: str) -> None:
         raise UserError(f"{name}: cut short: {found:.3f} s of {count / rate:.3f} s are there; copy it again")
 
 
-def _cut_ogg(file: BinaryIO) -> bool:
-    """Whether an Ogg file ends inside a page (RFC 3533: 27 bytes, a table of lengths, the body)."""
+def _ogg_pages(file: BinaryIO) -> tuple[bool, bool]:
+    """Whether an Ogg file ends inside a page, and whether a stream begins after another (RFC 3533: 27 bytes, a table
+    of lengths, the body)."""
     size = file.seek(0, os.SEEK_END)
-    position = 0
+    position, data, chained = 0, False, False
     while position < size:
         file.seek(position)
         head = file.read(27 + 255)
         if head[:4] != b"OggS"[: len(head)]:
-            return False  # not Ogg, or damaged within, which decoding shows
+            return False, chained  # not Ogg, or damaged within, which decoding shows
         if len(head) < 27 or len(head) < 27 + head[26]:
-            return True
+            return True, chained
+        chained = chained or (data and bool(head[5] & 2))
+        data = data or not head[5] & 2
         position += 27 + head[26] + sum(head[27 : 27 + head[26]])
-    return position > size
+    return position > size, chained
 
 
 def _mp3_has_length(file: BinaryIO) -> bool:
@@ -366,7 +391,16 @@ def _mp3_has_length(file: BinaryIO) -> bool:
     file.seek(first)
     frame = file.read(4096)
     file.seek(0)
-    return any(word in frame for word in (b"Xing", b"Info", b"VBRI"))
+    place = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if place < 0:
+        return b"VBRI" in frame
+    flags, _, length = struct.unpack(">III", frame[place + 4 : place + 16].ljust(12, b"\0"))
+    if flags & 3 == 3:  # frames and bytes: more sound behind them is another file's, which libsndfile drops
+        file.seek(first + length)
+        after = file.read(3)
+        file.seek(0)
+        return not (after == b"ID3" or (len(after) == 3 and after[0] == 0xFF and after[1] & 0xE0 == 0xE0))
+    return True
 
 
 @contextmanager

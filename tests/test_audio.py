@@ -15,7 +15,7 @@ import torch
 import torchaudio
 
 from las import audio
-from las.audio import AudioInfo, load, probe, write_flac
+from las.audio import AudioInfo, files_below, load, probe, write_flac
 from las.errors import UserError
 
 LIBSNDFILE = {
@@ -431,6 +431,22 @@ def test_streamed_wav_and_flac_promise_nothing_and_are_read_whole():
     assert probe(bytes(flac)) == AudioInfo(1.0, 16_000, 1)
 
 
+@pytest.mark.parametrize("kind", ["mp3", "ogg", "opus"])
+def test_joined_files_are_read_whole(kind):
+    pytest.importorskip("av")
+    joined = b"".join(encoded(kind, tone(16_000, seconds), 16_000) for seconds in (2.0, 3.0))
+    assert len(load(joined, 16_000)) == pytest.approx(80_000, abs=5_000)
+    assert probe(joined).seconds == pytest.approx(5.0, abs=0.3)
+
+
+@pytest.mark.parametrize("seconds", [1.0, 20.0])
+def test_a_tag_behind_a_flac_is_no_damage(seconds):
+    data = encoded("flac-16", tone(16_000, seconds), 16_000)
+    assert_tone(load(data + b"TAG".ljust(128, b"\0"), 16_000), 16_000, seconds)
+    with pytest.raises(UserError, match="cut short or damaged"):
+        load(data[: len(data) // 2] + b"TAG".ljust(128, b"\0"), 16_000)
+
+
 def test_mp3_without_a_length_header_is_read_whole():
     pytest.importorskip("av")
     quiet = np.concatenate([tone(16_000, 1) * 0.001, np.random.default_rng(0).normal(0, 0.2, (64_000, 1))])
@@ -524,6 +540,19 @@ def test_flac_refuses_nothing_and_nan():
         write_flac(torch.zeros(0), 16_000)
     with pytest.raises(UserError, match="nothing written: the audio has NaN or infinite samples"):
         write_flac(torch.tensor([0.0, math.nan]), 16_000)
+    with pytest.raises(UserError, match="FLAC cannot hold 96001 Hz; name another rate"):
+        write_flac(torch.zeros(8), 96_001)
+
+
+def test_files_below_follows_links_but_not_in_circles(tmp_path):
+    for name in ("there/a.wav", "here/b/c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "here/link").symlink_to(tmp_path / "there")
+    (tmp_path / "here/b/round").symlink_to(tmp_path / "here")
+    (tmp_path / "here/lost.wav").symlink_to(tmp_path / "nowhere.wav")
+    found = sorted(str(path.relative_to(tmp_path / "here")) for path in files_below(tmp_path / "here"))
+    assert found == ["b/c.wav", "link/a.wav"]
 
 
 # --- long recordings

@@ -34,7 +34,7 @@ def prepare(options: argparse.Namespace) -> None:
 def place(options: argparse.Namespace) -> Path:
     """Where the corpus lies, unpacked."""
     if options.archive is not None:
-        folder = options.output / "corpus"
+        folder = options.output / "corpus" / options.archive.name.removesuffix(".tar.gz")
         return folder if folder.is_dir() else unpack(options.archive, folder)
     found = local_corpus(options.corpus, "commonvoice")
     if found is None:

@@ -6,6 +6,7 @@ is called, so that `las --help` is quick.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -60,7 +61,9 @@ def main() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")  # file names that are not UTF-8 come out as they are
+            utf8 = codecs.lookup(stream.encoding).name == "utf-8"
+            # file names that are not UTF-8 come out as they are; what EUC-KR or Latin-1 lacks, as an escape
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
     try:
         app()
     except UserError as error:

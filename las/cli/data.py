@@ -12,6 +12,7 @@ import typer
 
 from las.cli.options import named_sets, write
 from las.cli.progress import progress_bar
+from las.errors import UserError
 
 LOST_MINUTES = 24 * 60.0  # a rank that has finished its part of a large corpus waits this long for one that has not
 
@@ -74,6 +75,8 @@ def import_(
     from las.data.manifest import write_manifest
     from las.ledger import Ledger
 
+    if output.exists() and output.samefile(source):
+        raise UserError(f"{output}: is what is imported; name another file")
     stretches = foreign.read(source)
     ledger = Ledger()
     with progress_bar("importing", len(stretches)) as bar:
@@ -98,6 +101,10 @@ def doctor(
     from las.text.tokenizer import Tokenizer
 
     named = named_sets(sets)
+    if output is not None and output.exists():
+        for path in named.values():
+            if os.path.exists(path) and output.samefile(path):
+                raise UserError(f"{output}: is one of the sets; name another file for the report")
     tokens = None if tokenizer is None else Tokenizer.load(tokenizer)
     with progress_bar("listening", None) as bar:
         report = examine(named, tokens, workers or os.cpu_count() or 1, bar)

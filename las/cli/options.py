@@ -35,7 +35,7 @@ def writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / "writable.part"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another las may have done so
     except OSError as error:
         why = "it is a file" if isinstance(error, FileExistsError) else error.strerror
         raise UserError(f"{folder}: no folder that results can be written to: {why}") from None
@@ -53,7 +53,7 @@ def spare(folder: Path, names: Iterable[str], inputs: Iterable[str | Path]) -> N
 
 def write(path: Path, text: str) -> None:
     """Write a file whole or not at all; what is no UTF-8 in a file name goes through as it came."""
-    temporary = path.with_name(path.name + ".part")
+    temporary = path.with_name(f".{os.getpid()}.part")  # path.name + ".part" may be longer than a name can be
     temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
     os.replace(temporary, path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -154,6 +155,8 @@ def _seconds_of(paths: list[str]) -> float:
 
     total = 0.0
     for path in paths:
+        if not os.path.isfile(path):
+            continue  # a pipe can be read once
         with suppress(UserError):
             total += probe(path).seconds
     return total
@@ -163,19 +166,19 @@ def _phrases(hot_words: str) -> list[str]:
     """The phrases that a word of the command line names, or the file that it names."""
     from las.data.sentences import read_sentences
 
-    path = Path(hot_words)
-    lines = list(read_sentences([path], "verbatim")) if hot_words and path.is_file() else hot_words.split(",")
+    named = os.path.isfile(hot_words)  # unlike Path.is_file it takes a long list for no name
+    lines = list(read_sentences([hot_words], "verbatim")) if named else hot_words.split(",")
     return [line.strip() for line in lines if line.strip()]
 
 
 def _audio_files(names: Iterable[str]) -> Iterator[str]:
     """Files as given, the audio files of folders and the matches of globs, in order."""
-    from las.audio import SUFFIXES
+    from las.audio import SUFFIXES, files_below
 
     for name in names:
         path = Path(name)
         if path.is_dir():
-            found = sorted(str(one) for one in path.rglob("*") if one.suffix.lower() in SUFFIXES and one.is_file())
+            found = sorted(str(one) for one in files_below(path) if one.suffix.lower() in SUFFIXES)
             if not found:
                 raise UserError(f"{name}: no audio files in this folder")
             yield from found

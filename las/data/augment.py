@@ -202,7 +202,7 @@ def _recordings(folder: str, key: str) -> list[str]:
     """The recordings below a folder, in order; none where nothing is recorded."""
     if folder in ("", GENERATED):
         return []
-    paths = sorted(str(path) for path in Path(folder).rglob("*") if path.is_file() and not path.name.startswith("."))
+    paths = sorted(str(path) for path in audio.files_below(Path(folder)) if not path.name.startswith("."))
     if not paths:
         raise UserError(f"{key} {folder}: no recordings in this folder; name one that has some, or {GENERATED}")
     for path in paths:

@@ -84,18 +84,18 @@ def fetch(
 
 
 def corpus_folder(given: Path | None, name: str, url: str, output: Path, *, offline: bool = False) -> Path:
-    """Where a recipe finds its corpus: `given`, else $LAS_CORPORA/`name`, else `url` unpacked below `output`.
+    """Where a recipe finds its corpus: `given`, else $LAS_CORPORA/`name`, else `url` unpacked in OUTPUT/corpus/`name`.
 
     Raises `UserError` where it would have to be downloaded but `offline` forbids that, and as `fetch` and `unpack` do.
     """
     if local := local_corpus(given, name):
         return local
-    if offline and not (output / "corpus").is_dir():
+    if offline and not (output / "corpus" / name).is_dir():
         raise UserError("--offline was given")
-    return unpacked(url, output)
+    return unpacked(url, output, name)
 
 
-def unpacked(url: str, output: Path, name: str = "") -> Path:
+def unpacked(url: str, output: Path, name: str) -> Path:
     """An archive, downloaded into OUTPUT/download and unpacked once as OUTPUT/corpus/`name` -> that folder.
 
     A folder that is there is whole and needs no network, nor the archive: OUTPUT/download may be deleted.

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import math
 import os
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -99,7 +101,9 @@ def adopt(
                 if whole is None or whole[0] != one.audio:
                     rate = audio.probe(one.audio).rate
                     whole = one.audio, rate, audio.load(one.audio, rate)
-                path = folder / f"{done:08d}.flac"
+                place = f"{os.path.abspath(one.audio)}\0{one.start}\0{one.seconds}".encode("utf-8", "surrogateescape")
+                name = hashlib.sha256(place).hexdigest()[:16]  # of this stretch only: earlier manifests stay true
+                path = folder / f"{name}.flac"
                 utterance = Utterance(one.id, str(path.resolve()), one.text, _cut(one, *whole[1:], path), one.speaker)
         except UserError as error:
             ledger.leave("cannot be used", one.id, str(error))
@@ -129,16 +133,21 @@ def _cut(one: Stretch, rate: int, wave: torch.Tensor, path: Path) -> float:
 
 def _folder(root: Path) -> Iterator[Stretch]:
     """A recording is the audio file beside its transcript; the id is their path without suffix."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() in TRANSCRIPTS}
+    files = sorted(audio.files_below(root))
+    texts = {_stem(root, path): path for path in files if path.suffix.lower() in TRANSCRIPTS}
     heard: dict[Path, Path] = {}
     for path in files:
         if path.suffix.lower() in audio.SUFFIXES:
-            heard.setdefault(path.with_suffix(""), path)
+            heard.setdefault(_stem(root, path), path)
     for stem in sorted({*texts, *heard}):
         text = " ".join(_text(texts[stem]).split()) if stem in texts else None
         recording = heard.get(stem, stem.with_name(f"{stem.name}.wav"))
         yield Stretch(stem.relative_to(root).as_posix(), recording, text)
+
+
+def _stem(root: Path, path: Path) -> Path:
+    """The path without suffix, by which a text finds its recording; macOS decomposes Hangul in names (NFD)."""
+    return root / unicodedata.normalize("NFC", str(path.with_suffix("").relative_to(root)))
 
 
 def _table(path: Path) -> Iterator[Stretch]:
@@ -176,7 +185,8 @@ def _table(path: Path) -> Iterator[Stretch]:
 
 
 def _beside(folder: Path, name: str) -> Path:
-    places = [folder / place / name for place in BESIDE]
+    forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))  # macOS writes NFD
+    places = [folder / place / one for one in forms for place in BESIDE]
     return next((place for place in places if place.is_file()), places[0])
 
 

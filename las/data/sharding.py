@@ -372,6 +372,7 @@ def _prepare(utterance: Utterance, encode: str, rate: int | None) -> _Prepared |
         data = Path(utterance.audio).read_bytes()
         rate = probe(data).rate if rate is None else rate
         wave = load(data, rate)  # (N,)
+        flac = b"" if encode == "original" else write_flac(wave, rate)
     except OSError as error:
         return _Left("audio cannot be read", f"{utterance.audio}: {error.strerror}")
     except UserError as error:
@@ -382,7 +383,7 @@ def _prepare(utterance: Utterance, encode: str, rate: int | None) -> _Prepared |
         return _Left("audio is not as long as the manifest says", found)
     if encode == "original":
         return _Prepared(text, data, _suffix(utterance.audio), seconds, rate)
-    return _Prepared(text, write_flac(wave, rate), "flac", seconds, rate)
+    return _Prepared(text, flac, "flac", seconds, rate)
 
 
 def _suffix(path: str) -> str:

@@ -30,6 +30,7 @@ NEVER = (BLANK, UNK, BOS)  # what no transcript holds
 LONGEST = 30.0  # s; longer recordings are cut into pieces, where the model does not know better
 SHORTEST = 3.0  # s; no recording is cut into shorter pieces on a model's own account
 NOTHING = torch.empty(0)
+LOUDEST = 1e12  # of a sample; whole numbers of 32 bits as floats reach 2e9, what is beyond is damage
 CUT_AGAIN = 0.6  # of a piece, the most that a part of it holds when it is decoded again in parts
 AHEAD = 16  # batches' worth of recordings that are read before they are sorted by length
 
@@ -297,6 +298,8 @@ class Recognizer:
             waiting.append(recording)
             try:
                 for wave in self._cut(source):
+                    if (peak := float(wave.abs().max())) > LOUDEST:
+                        raise UserError(f"{recording.name}: a sample of {peak:g}; wanted sound, about -1 to 1")
                     if held >= seconds:
                         yield group
                         group, held = [], 0.0

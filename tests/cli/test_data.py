@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,8 @@ def test_a_corpus_of_another_program_is_imported(las, complaint, tools, tmp_path
     assert (status, out) == (0, f"{tmp_path / 'train.jsonl'}: 2 utterances\n")
     assert err.startswith("las: left out: cannot be used: 1 (first: 2: ")
     assert [one.text for one in read_manifest(tmp_path / "train.jsonl")] == ["하나", "둘"]
+    itself = ("import", tmp_path / "train.jsonl", "-o", tmp_path / "train.jsonl")
+    assert complaint(*itself) == f"{tmp_path}/train.jsonl: is what is imported; name another file"
 
 
 def test_where_no_more_can_be_written_an_import_leaves_no_manifest(complaint, tools, tmp_path, monkeypatch):
@@ -113,6 +116,12 @@ def test_where_no_more_can_be_written_an_import_leaves_no_manifest(complaint, to
     monkeypatch.setattr(Path, "write_bytes", full)
     assert complaint(*words) == "disk: File too large"
     assert not (tmp_path / "train.jsonl").exists()
+
+
+def test_a_report_takes_no_set_s_place(complaint, corpus, tmp_path):
+    manifest = shutil.copy(corpus / "valid.jsonl", tmp_path)
+    message = f"{manifest}: is one of the sets; name another file for the report"
+    assert complaint("doctor", "data", manifest, "-o", manifest) == message
 
 
 def test_the_doctor_looks_at_data(las, corpus, tmp_path):

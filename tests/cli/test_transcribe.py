@@ -37,6 +37,9 @@ def test_folders_and_globs(las, trained, voices, tmp_path, tools, monkeypatch):
     assert {line.split(": ")[0] for line in out.splitlines()} == {
         str(p) for p in [*voices[:-1], folder / "deep/er/K.WAV"]
     }
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/deep").symlink_to(folder / "deep")
+    assert las("transcribe", tmp_path / "linked", "--model", trained / "model") == (0, "ab\n", "")
     assert las("transcribe", f"{folder}/**/K.*", "--model", trained / "model") == (0, "ab\n", "")
     assert las("transcribe", folder / "[h].wav", "--model", trained / "model")[0] == 0  # a name, not a glob
 
@@ -199,7 +202,7 @@ def test_hot_words_come_as_words_or_as_a_file(las, complaint, trained, corpus, t
     model = ("--model", trained / "model")
     words = tmp_path / "말.txt"
     words.write_text("cc\n\nbb\n", encoding="utf-8")
-    for hot in ("cc, bb,", words):
+    for hot in ("cc, bb,", "cc," * 200 + "bb", words):  # longer than a file's name can be
         status, out, err = las("transcribe", recording, *model, "--hot-words", hot, "--hot-word-bonus", "8")
         assert status == 0
         assert err == "" or ": low at 0.0 s: confidence 0." in err  # words by bonus alone may be doubted

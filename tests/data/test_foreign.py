@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import unicodedata
 
 import pytest
 import soundfile
@@ -193,6 +194,32 @@ def test_kaldi_folders_that_cannot_be_read(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=message):
         read(tmp_path)
+
+
+def test_what_an_earlier_manifest_names_stays(tmp_path):
+    sound(tmp_path / "1.wav", 3.0)
+
+    def written(name, *starts):
+        lines = [{"audio_filepath": "1.wav", "text": f"{at}", "duration": 0.5, "offset": at} for at in starts]
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return tmp_path / name
+
+    before = taken(written("a.jsonl", 1.0, 2.0), tmp_path)
+    list(adopt(read(written("b.jsonl", 0.5, 1.5)), tmp_path / "out.audio", Ledger()))
+    after = {one.id: audio.load(one.audio, RATE) for one in read_manifest(tmp_path / "out.jsonl")}
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[id][-1], wave) for id, wave in after.items())
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_decomposed_hangul_in_names(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]  # macOS decomposes
+    heard, named = (unicodedata.normalize(one, "안녕") for one in (form, other))
+    sound(tmp_path / "corpus" / f"{heard}.wav")
+    (tmp_path / "corpus" / f"{named}.txt").write_text("하나")
+    assert [(id, text) for id, (text, *_) in taken(tmp_path / "corpus", tmp_path).items()] == [("안녕", "하나")]
+    (tmp_path / "corpus" / "a.csv").write_text(f"path,text\n{named}.wav,하나\n", encoding="utf-8")
+    assert [text for text, *_ in taken(tmp_path / "corpus" / "a.csv", tmp_path).values()] == ["하나"]
 
 
 def left(source, tmp_path):

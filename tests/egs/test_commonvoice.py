@@ -93,4 +93,5 @@ def test_from_the_fetched_archive_to_results(release, run_recipe, tools, tmp_pat
         status, output, said = run_recipe("commonvoice", PREPARE=f"--archive {archive.name} --language ko")
         assert status == 0, said
     assert "/ N 3)" in (output / "RESULTS.md").read_text(encoding="utf-8")
+    assert [path.name for path in (output / "data/corpus").iterdir()] == ["cv-corpus-22.0-2025-06-20-ko"]
     assert "CER " in said

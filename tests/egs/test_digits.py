@@ -284,7 +284,7 @@ def test_the_corpus_is_looked_for_in_las_corpora_then_downloaded(fsdd, tmp_path,
     monkeypatch.setattr(download, "unpack", unpack)
     for _ in range(2):
         found = prepare.find_corpus(None, tmp_path / "out", offline=False)
-        assert found.place == str(tmp_path / "out/corpus/free-spoken-digit-dataset-1.0.10/recordings")
+        assert found.place == str(tmp_path / "out/corpus/fsdd/free-spoken-digit-dataset-1.0.10/recordings")
     assert calls == [f"{prepare.MIRROR}/v1.0.10.tar.gz"]  # the second time it was there
 
 

@@ -110,6 +110,16 @@ def test_a_source_that_cannot_be_read_raises_or_is_handed_over(able, recordings,
     assert "there is no such file" in handed[2][1]
 
 
+def test_a_damaged_sample_is_the_recording_s(able, recordings):
+    wave = torch.zeros(8000)
+    wave[4000] = 1e20
+    handed = []
+    sources = [recordings[0][0], (wave, 8000)]
+    found = able.transcribe(sources, on_error=lambda source, error: handed.append(str(error)))
+    assert [one.text for one in found] == [recordings[0][1]]
+    assert "a sample of 1e+20; wanted sound, about -1 to 1" in handed[0]
+
+
 def test_very_short_and_silent_recordings(able, tools):
     sources = [(torch.zeros(int(seconds * tools.rate)), tools.rate) for seconds in (1 / tools.rate, 0.01, 0.05, 3.0)]
     found = able.transcribe(sources)
