@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from statistics import mean
 
@@ -52,24 +53,24 @@ class Run:
         if not (model / "config.yaml").exists():
             resume = ["--resume"] if (run / "config.yaml").exists() else []
             words = [str(self.conf), f"train.seed={self.seed}", *self.settings, "-o", str(run), *resume]
-            seconds = self._las("train", *words)
-            with open(self.folder / "seconds", "a", encoding="ascii") as file:
-                file.write(f"{seconds:.1f}\n")
+            self._las("train", *words, counted=True)
         for decoding, search in self.decodings.items():
             texts = self.folder / decoding
             if not all((texts / f"{one.partition('=')[0]}.jsonl").exists() for one in self.sets):
                 self._las("evaluate", *self.sets, *search, "--model", str(model), "-o", str(texts))
         print(f"{self.folder.name}: {self.summary()}", flush=True)
 
-    def _las(self, *words: str) -> float:
-        """Run `las WORDS` with its output in the folder's log; the processor seconds it took."""
+    def _las(self, *words: str, counted: bool = False) -> None:
+        """Run `las WORDS` with its output in the folder's log; `counted`: its processor seconds go into `seconds`."""
         with open(self.folder / "log", "a", encoding="utf-8") as log:
             one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
             process = subprocess.Popen([*LAS, *words], stdout=log, stderr=log, env=one_thread)
             _, status, used = os.wait4(process.pid, 0)
+        if counted:  # what was cut short took its time as well
+            with open(self.folder / "seconds", "a", encoding="ascii") as file:
+                file.write(f"{used.ru_utime + used.ru_stime:.1f}\n")
         if status:
             raise SystemExit(f"las {' '.join(words)}: failed; see {self.folder / 'log'}")
-        return used.ru_utime + used.ru_stime
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -77,7 +78,8 @@ class Run:
         return [(one.partition("=")[0], decoding) for one in self.sets for decoding in self.decodings]
 
     def seconds(self) -> float:
-        return sum(float(line) for line in (self.folder / "seconds").read_text().split())
+        path = self.folder / "seconds"  # not there where this script ended before the training that it started
+        return sum(map(float, path.read_text().split())) if path.exists() else nan
 
     def parameters(self) -> int:
         weights = read_model(self.folder / "run" / "model").weights
@@ -118,13 +120,14 @@ def table(runs: list[Run], changes: dict[str, list[str]]) -> str:
 
 def table_by_length(runs: list[Run], changes: dict[str, list[str]], name: str, decoding: str) -> str:
     """WER of one set by the number of words in the reference, seeds together."""
-    lengths = sorted({words for run in runs for words, _ in run.errors(decoding, name)})
+    lengths = sorted({words for run in runs for words, _ in run.errors(decoding, name) if words})
     lines = [_row([f"{name}, {decoding}: words", *map(str, lengths)]), _row(["---"] * (1 + len(lengths)))]
     for change in changes:
         counts = dict.fromkeys(lengths, ErrorCounts())
         for run in runs:
             for words, errors in run.errors(decoding, name) if run.name == change else ():
-                counts[words] += errors
+                if words:  # silence has no rate
+                    counts[words] += errors
         lines.append(_row([change, *(f"{one.errors / one.reference:.2%}" for one in counts.values())]))
     return "\n".join(lines)
 

@@ -6,7 +6,6 @@ What lies beside the model comes along: its language_model/ (stored in the same 
 cards are kept if there are some already: they are written by hand, with data, WER, limits and licence.
 """
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -26,13 +25,15 @@ def release(source: Path, target: Path, store: torch.dtype = torch.float16) -> N
     cards = {
         part: (target / part / CARD).read_text(encoding="utf-8") for part in parts if (target / part / CARD).is_file()
     }
-    for part in parts:  # the first replaces the whole folder
-        model = read_model(source / part)
-        card = cards.get(part) or (model.path / CARD).read_text(encoding="utf-8")
+    models = {part: read_model(source / part) for part in parts}  # all first: source and target may be one folder
+    written = {part: (source / part / CARD).read_text(encoding="utf-8") for part in parts if part not in cards}
+    fitted = (source / FILE).read_bytes() if (source / FILE).is_file() else None
+    for part, model in models.items():  # the first replaces the whole folder
+        card = cards.get(part) or written[part]
         config = yaml.safe_dump(model.config, sort_keys=False, allow_unicode=True)
         write_model(target / part, config, model.weights, model.tokenizer, model.vocabulary, card, store)
-    if (source / FILE).is_file():
-        shutil.copyfile(source / FILE, target / FILE)
+    if fitted is not None:
+        (target / FILE).write_bytes(fitted)
 
 
 if __name__ == "__main__":

@@ -107,10 +107,10 @@ def run_settings(
 
 def config_and_settings(words: list[str]) -> tuple[Path | None, list[str]]:
     """The config that is named, if one is, and the `key=value` words beside it."""
-    files = [word for word in words if "=" not in word]
+    files = [word for word in words if "=" not in word or os.path.isfile(word)]
     if len(files) > 1:
         raise typer.BadParameter(f"one config at most, not {' and '.join(files)}", param_hint="CONF.yaml")
-    return Path(files[0]) if files else None, [word for word in words if "=" in word]
+    return Path(files[0]) if files else None, [word for word in words if word not in files]
 
 
 def _plain(value: Any) -> str:

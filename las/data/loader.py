@@ -137,12 +137,15 @@ class Loader:
         """The batches of epoch `number`, without the first `skip` of its plan."""
         return (batch for _, batch in self.batches(number, skip) if batch is not None)
 
-    def batches(self, number: int, skip: int = 0, rank: int = 0, ranks: int = 1) -> Iterator[tuple[int, Batch | None]]:
+    def batches(
+        self, number: int, skip: int = 0, rank: int = 0, ranks: int = 1, planned_for: int | None = None
+    ) -> Iterator[tuple[int, Batch | None]]:
         """Every batch of the plan from place `skip` on, with its place; None where nothing is left of one.
 
-        Of `ranks` processes that share an epoch, each gets every so manyeth batch.
+        Of `ranks` processes that share an epoch, each gets every so manyeth batch. `planned_for` names the number of
+        ranks whose plan it is, where an epoch is gone on with by others than began it.
         """
-        plan = self.plan(number, ranks)
+        plan = self.plan(number, planned_for or ranks)
         places = range(skip + rank, len(plan), ranks)
         workers = min(self.config.workers, len(places))
         batches = DataLoader(

@@ -7,6 +7,7 @@ STORE/store.json    what is in there; written last, so that a store without it i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -54,6 +55,7 @@ class Contents:
     unknown: int  # tokens that stand for what the tokenizer cannot write
     first_unknown: str  # the first sentence with one
     width: int  # bytes a token
+    tokenizer: str  # SHA-256 of its model
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def write_store(folder: Path, sentences: Iterable[str], tokenizer: Tokenizer, lo
                 ends = array("q")
         ends.tofile(ends_file)
         parts = ends_file.tell() // ends.itemsize
-    contents = Contents(count, parts, tokens, words, unknown, first_unknown, kind().itemsize)
+    contents = Contents(count, parts, tokens, words, unknown, first_unknown, kind().itemsize, fingerprint(tokenizer))
     temporary = folder / "store.json.part"
     temporary.write_text(json.dumps(asdict(contents), ensure_ascii=False), encoding="utf-8")
     os.replace(temporary, folder / "store.json")
@@ -107,6 +109,11 @@ def write_store(folder: Path, sentences: Iterable[str], tokenizer: Tokenizer, lo
         raise UserError("no text to read: no sentence with a character in it")
     check_unknown(unknown, tokens, first_unknown, tokenizer)
     return TokenStore(folder)
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Tells tokens from others, of which ids would mean something else."""
+    return hashlib.sha256(tokenizer.to_bytes()).hexdigest()
 
 
 def check_unknown(unknown: int, tokens: int, first: str, tokenizer: Tokenizer) -> None:

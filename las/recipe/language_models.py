@@ -21,7 +21,7 @@ import torch
 from las import checkpoint
 from las import config as settings
 from las.data.sentences import read_sentences
-from las.data.token_store import TextConfig, TokenStore, check_unknown, write_store
+from las.data.token_store import TextConfig, TokenStore, check_unknown, fingerprint, write_store
 from las.errors import UserError
 from las.evaluate.report import command, hardware, program
 from las.model.device import choose_device
@@ -111,7 +111,12 @@ def _store(
     folder: Path, paths: Sequence[str], config: LanguageModelRunConfig, tokenizer: Tokenizer, resume: bool
 ) -> TokenStore:
     if resume and (folder / "store.json").exists():
-        return TokenStore(folder)
+        store = TokenStore(folder)
+        if store.contents.tokenizer != fingerprint(tokenizer):
+            raise UserError(
+                f"{config.data.tokenizer}: not what the run was started with; put it back, or start another run"
+            )
+        return store
     return write_store(folder, read_sentences(paths, config.style), tokenizer, config.data.longest)
 
 

@@ -52,7 +52,9 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
         if not getattr(config.data, name):
             raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
     again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (folder / "config.yaml").is_file()
-    free = ("train.device", "data.workers", "data.cache", "train.save_minutes", "train.lost_minutes")
+    free = (
+        "train.device", "train.save_minutes", "train.lost_minutes", "data.workers", "data.cache", "data.leave_out",
+    )  # fmt: skip
     state = run_folder.opened(config, folder, resume or again, free)
     with world_on(config.train.device, config.train.lost_minutes) as (device, world):
         return _train(config, folder, state, reporter, device, world)

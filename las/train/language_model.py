@@ -50,6 +50,8 @@ class LanguageModelTrainConfig:
             raise UserError("train: epochs, validate_every and average must be at least 1")
         if not 0 <= self.moving_average < 1:
             raise UserError(f"train.moving_average {self.moving_average} must be at least 0 and below 1")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"train.seed {self.seed}: wanted 0 or more, in 64 bits")
         if self.precision not in PRECISIONS:
             raise UserError(f"train.precision {self.precision!r}: wanted one of {', '.join(PRECISIONS)}")
 

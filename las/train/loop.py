@@ -9,6 +9,7 @@ RUN/state.pt                   all that `--resume` needs; the one before it is s
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import time
 from collections import deque
@@ -86,6 +87,8 @@ class TrainConfig:
             )
         if list(self.growth) != sorted(set(self.growth)) or min(self.growth, default=1) < 1:
             raise UserError(f"train.growth {list(self.growth)}: updates in rising order, the first at least 1")
+        if not -(2**63) <= self.seed < 2**63:
+            raise UserError(f"train.seed {self.seed}: wanted a number of 64 bits")
         check_span("train.weight_noise", self.weight_noise_start, self.weight_noise_end)
         if self.precision not in PRECISIONS:
             raise UserError(f"train.precision {self.precision!r}: wanted one of {', '.join(PRECISIONS)}")
@@ -122,6 +125,7 @@ class Progress:
     update: int = 0
     epoch: int = 0
     batch: int = 0  # the next one in this epoch
+    ranks: int = 0  # that this epoch was planned for; 0: not begun
     heard: int = 0  # utterances trained on in this epoch, by all ranks
     left: int = 0  # utterances left out of it
     seconds: float = 0.0  # of training so far, validations and earlier starts included
@@ -167,6 +171,7 @@ class Trainer:
         self.progress = Progress()
         self.needed: deque[set[Path]] = deque(maxlen=2)  # weights that the last two states name
         self.ledger = Ledger()
+        self.data = fingerprint(loader)
         self.log = Log(folder, silent=not world.leads)
         self.parameters = list(model.parameters())
         self.gradients = GradientSum(self.parameters, world, config.lost_minutes)
@@ -190,7 +195,8 @@ class Trainer:
                 return stop(), self.world.leads and time.perf_counter() - self.saved > 60 * self.config.save_minutes
 
             for epoch in range(self.progress.epoch, self.config.epochs):
-                plan = self.loader.plan(epoch, self.world.size)
+                self.progress.ranks = self.progress.ranks or self.world.size  # resumed by others: the plan stays
+                plan = self.loader.plan(epoch, self.progress.ranks)
                 for end, group, missing in self._groups(epoch, plan):
                     figures = self.update(group, len(plan), missing, ask)
                     self.progress.batch = end
@@ -217,6 +223,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "moving": self.moving.state(),
+            "data": self.data,
             "ledgers": [self.world.gather_text(one.lines(), self.device) for one in self._ledgers()],
             "chance": self.world.gather(torch.get_rng_state(), self.device),
             "chance_cuda": self.world.gather(torch.cuda.get_rng_state(self.device), self.device) if cuda else None,
@@ -229,6 +236,13 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where `save` was called."""
         self.progress = Progress(**state["progress"])
+        if self.progress.batch and not self.progress.ranks:  # a state of before that was noted
+            self.progress.ranks = len(state["chance"])
+        if state.get("data", self.data) != self.data:
+            raise UserError(
+                f"{self.folder}: the tokens or the training data are not those that the run was started with; put "
+                "them back (data.leave_out may be raised), or start another run"
+            )
         self.progress.best = [(rate, loss, update) for rate, loss, update in self.progress.best]
         self.progress.plateau = Plateau(**state["progress"]["plateau"])
         self.progress.watch = Watch(**state["progress"]["watch"])
@@ -254,7 +268,7 @@ class Trainer:
         """The batches of each update that are this rank's, with the place in the plan that comes after the update and
         the number of utterances that were left out of them."""
         world, skip = self.world, self.progress.batch
-        batches = self.loader.batches(epoch, skip, world.rank, world.size)
+        batches = self.loader.batches(epoch, skip, world.rank, world.size, self.progress.ranks)
         size = self.config.accumulate * world.size
         for start in range(skip, len(plan), size):
             end = min(start + size, len(plan))
@@ -276,7 +290,7 @@ class Trainer:
                 f"{left} of {total} utterances left out in epoch {epoch + 1}, by all ranks: "
                 f"more than {self.loader.config.leave_out:.1%} (data.leave_out); each rank's message names its own"
             )
-        progress.epoch, progress.batch, progress.heard, progress.left = epoch + 1, 0, 0, 0
+        progress.epoch, progress.batch, progress.ranks, progress.heard, progress.left = epoch + 1, 0, 0, 0, 0
 
     def update(
         self, group: list[Batch], plan: int, missing: int = 0, ask: Callable[[], Asked] = lambda: (False, False)
@@ -288,8 +302,10 @@ class Trainer:
         train on. The ranks wait for each other once: every further time would cost what the slowest is slower by.
         """
         config, progress = self.config, self.progress
-        updates = config.epochs * -(-plan // (config.accumulate * self.world.size))
-        rate = rate_at(progress.update, updates, config.optimizer) * progress.plateau.share
+        size = config.accumulate * self.world.size
+        updates = -(-plan // size)  # in an epoch
+        place = progress.epoch * updates + progress.batch // size  # by the data: ranks may have been more or fewer
+        rate = rate_at(place, config.epochs * updates, config.optimizer) * progress.plateau.share
         noisy = is_on(progress.update, config.weight_noise_start, config.weight_noise_end)
         for options in self.optimizer.param_groups:
             options["lr"] = rate
@@ -422,6 +438,14 @@ class Trainer:
 
     def _weights(self, update: int) -> Path:
         return self.folder / WEIGHTS / f"{update:06d}.safetensors"
+
+
+def fingerprint(loader: Loader) -> str:
+    """Tells the tokens and the utterances that a loader reads from others."""
+    found = hashlib.sha256(loader.reader.tokenizer.to_bytes())
+    for entry in loader.entries:
+        found.update(f"{entry.id} {entry.seconds} {entry.characters}\n".encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
 
 
 @contextmanager

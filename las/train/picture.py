@@ -59,4 +59,7 @@ def _font_for(characters: str) -> str | None:
 def _glyphs(path: str) -> frozenset[int]:
     from matplotlib.ft2font import FT2Font
 
-    return frozenset(FT2Font(path).get_charmap())
+    try:
+        return frozenset(FT2Font(path).get_charmap())
+    except (OSError, RuntimeError):  # matplotlib remembers fonts that are gone, and those of other machines
+        return frozenset()

@@ -249,9 +249,10 @@ class Recognizer:
         if not search.rescore:
             return beam_search(parts, limits, search, BOS, EOS, best, least, refine)
         found = beam_search(parts, limits, search, BOS, EOS, max(best, search.rescore), least, refine)
-        for part in models:
-            found = rescore(found, part, search, BOS, EOS, self.device)
-        return [row[:best] for row in found]
+        ranked, others = [row[: search.rescore] for row in found], [row[search.rescore :] for row in found]
+        for part in models:  # the others stay behind, however many are asked for: the best is the same for any number
+            ranked, others = (rescore(rows, part, search, BOS, EOS, self.device) for rows in (ranked, others))
+        return [[*first, *then][:best] for first, then in zip(ranked, others, strict=True)]
 
     @property
     def frame(self) -> float:

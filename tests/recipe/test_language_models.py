@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,6 +124,12 @@ def test_a_run_is_refused_resumed_and_comes_to_the_same(las, paths, tmp_path, mo
     monkeypatch.setattr(progress.LanguageModelBar, "training", before)
     assert "holds a run; continue it with --resume" in las("lm", "train", *words, tmp_path / "run")[2]
     assert "train.epochs differs" in las("lm", "train", "train.epochs=3", "--resume", "-o", tmp_path / "run")[2]
+    tokens = next(Path(word.partition("=")[2]) for word in paths if word.startswith("data.tokenizer="))
+    own = tokens.read_bytes()
+    train_tokenizer(["the cat"], 20, "char", tokens)
+    message = las("lm", "train", "--resume", "-o", tmp_path / "run")[2]
+    tokens.write_bytes(own)
+    assert f"{tokens}: not what the run was started with; put it back, or start another run" in message
     assert las("lm", "train", "--resume", "-o", tmp_path / "run")[0] == 0
     assert (tmp_path / "run/language_model/model.safetensors").read_bytes() == whole
     assert las("lm", "train", "--resume", "-o", tmp_path / "run")[0] == 0  # nothing is left to do

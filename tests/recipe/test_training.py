@@ -198,7 +198,27 @@ def test_a_run_is_resumed_as_it_was_started(run):
         UserError, match=r"train.optimizer.rate differs from the run's config.yaml; a run is resumed as"
     ):
         run("train.epochs=2", "train.optimizer.rate=0.5", resume=True)
-    run("train.epochs=2", "data.workers=1", "train.save_minutes=9", resume=True)  # these change nothing
+    run("train.epochs=2", "data.workers=1", "train.save_minutes=9", "data.leave_out=0.5", resume=True)  # harmless
+
+
+def test_a_run_goes_on_with_its_own_tokens_and_data(run, corpus, tools, tmp_path):
+    words = [f"data.tokenizer={tmp_path}/tokenizer.model", f"data.train={tmp_path}/train", "train.epochs=2"]
+    shutil.copy(corpus / "tokenizer.model", tmp_path)
+    shutil.copytree(corpus / "shards/train", tmp_path / "train")
+    with pytest.raises(UserError, match="interrupted"):
+        run(*words, during=stop_after(1))
+    message = "run: the tokens or the training data are not those that the run was started with; put them back"
+    train_tokenizer([*tools.texts, "ab ab ab"], 20, "char", tmp_path / "tokenizer.model")
+    with pytest.raises(UserError, match=message):
+        run(*words, resume=True)
+    shutil.copy(corpus / "tokenizer.model", tmp_path)
+    shutil.rmtree(tmp_path / "train")
+    write_shards(read_manifest(corpus / "train.jsonl")[1:], tmp_path / "train")
+    with pytest.raises(UserError, match=message):
+        run(*words, resume=True)
+    shutil.rmtree(tmp_path / "train")
+    shutil.copytree(corpus / "shards/train", tmp_path / "train")
+    run(*words, resume=True)
 
 
 def test_a_damaged_state_is_said_and_the_one_before_it_taken(run, tmp_path, capsys):

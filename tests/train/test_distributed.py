@@ -8,10 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from las.data.loader import Loader
 from las.data.manifest import Utterance
 from las.data.sharding import write_shards
+from las.data.shards import read_index
 from las.errors import UserError
 from las.recipe import evaluation, models, training
+from las.text.tokenizer import Tokenizer
 from las.train.distributed import World, joined
 from las.train.loop import Trainer
 
@@ -184,6 +187,41 @@ def test_two_ranks_resume_to_the_same_weights(ranks, run_config, tools, tmp_path
     ranks(lambda world: str(training.train(config, tmp_path / "cut", True, tools.quiet())), inside=False)
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_one_goes_on_where_two_were_amid_an_epoch(ranks, run_config, tools, tmp_path):
+    """By the plan of two: in another order some utterances would be heard twice and others never."""
+    config = run_config("train.epochs=3", "data.batch_utterances=1", "data.workers=0")
+
+    def stopped(world):
+        during = (lambda updates: updates == 5 and os.kill(os.getpid(), signal.SIGTERM)) if world.leads else None
+        return str(training.train(config, tmp_path, False, tools.quiet(during)))
+
+    assert all("interrupted at update 6" in message for message in ranks(stopped, inside=False).values())
+    heard, rates = [], {True: [], False: []}
+    batches = Loader.batches
+
+    def told(resumed):
+        reporter = tools.quiet()
+        reporter.training = lambda done, epoch, figures: rates[resumed].append(figures["rate"])
+        return reporter
+
+    def watched(loader, number, *rest):
+        for place, batch in batches(loader, number, *rest):
+            if loader.shuffle:
+                heard.append((number, batch.ids[0]))
+            yield place, batch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loader, "batches", watched)
+        training.train(config, tmp_path, True, told(True))
+    before = [(1, entry.id) for entry in Loader(
+        read_index(config.data.train), Tokenizer.load(config.data.tokenizer), 8000, config.data, shuffle=True,
+        seed=config.train.seed,
+    ).plan(1, 2)[:4] for entry in entry]  # fmt: skip
+    assert sorted(before + heard) == [(epoch, f"train-{number}") for epoch in (1, 2) for number in range(8)]
+    training.train(config, tmp_path / "alone", False, told(False))
+    assert rates[True] == rates[False][12:]  # the schedule goes by the data
 
 
 def test_what_each_rank_left_out_is_in_one_ledger(ranks, run_config, tools, tmp_path):

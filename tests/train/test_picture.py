@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from las.train.picture import draw_attention
+from las.train.picture import _font_for, draw_attention
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -38,6 +38,17 @@ def test_bf16_weights_and_one_token_and_many_can_be_drawn(tmp_path):
 @pytest.mark.parametrize("piece", ["$x_1", "\\frac{", "𓀀", "\U000f0000", "", "�"])
 def test_any_token_can_be_written(tmp_path, piece):
     assert draw_attention(torch.eye(2), [piece, "</s>"], tmp_path / "one.png") is not None
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_fonts_that_are_gone_are_passed_over(tmp_path, monkeypatch):
+    """Matplotlib's own list of them may be of another day or machine."""
+    from matplotlib.font_manager import FontEntry, fontManager
+
+    monkeypatch.setattr(fontManager, "ttflist", [FontEntry(fname=str(tmp_path / "gone.ttf"), name="Gone")])
+    _font_for.cache_clear()
+    assert draw_attention(torch.eye(2), ["漢", "</s>"], tmp_path / "one.png") is not None
+    _font_for.cache_clear()
 
 
 def test_without_matplotlib_nothing_is_drawn(tmp_path, monkeypatch):

@@ -376,7 +376,12 @@ def test_a_language_model_has_its_part(able, recordings):
     with_it = module.Recognizer(
         able.model, able.tokenizer, able.search, language_models=[lambda batch: module.Part("lm", NoB(batch), 0.5)]
     )
-    assert all("b" not in one.text for one in with_it.transcribe([path for path, _ in recordings]))
+    paths = [path for path, _ in recordings]
+    assert all("b" not in one.text for one in with_it.transcribe(paths))
+    with_it.search = replace(able.search, beam=8, rescore=2)
+    few = with_it.transcribe(paths)
+    many = with_it.transcribe(paths, best=8)  # two are ranked anew, whatever number is asked for
+    assert [one.text for one in few] == [one.text for one in many]
 
 
 def test_bfloat16_gives_the_same_texts(trained, recordings):
