@@ -258,7 +258,7 @@ def _texts(facts: Sequence[Facts], tokenizer: Tokenizer | None) -> Iterator[tupl
 def _shared(facts: Sequence[Facts]) -> Iterator[tuple[str, Case]]:
     """What utterances have in common that they should not."""
     speakers: dict[str, dict[str, Facts]] = defaultdict(dict)
-    sounds: dict[int, list[Facts]] = defaultdict(list)
+    sounds: dict[bytes, list[Facts]] = defaultdict(list)
     ids: dict[str, dict[str, Facts]] = defaultdict(dict)
     for one in facts:
         ids[one.id].setdefault(one.set, one)
