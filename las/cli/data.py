@@ -75,7 +75,7 @@ def import_(
     from las.data.manifest import write_manifest
     from las.ledger import Ledger
 
-    if output.exists() and output.samefile(source):
+    if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"{output}: is what is imported; name another file")
     stretches = foreign.read(source)
     ledger = Ledger()
