@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from las.cli.options import named_sets, write
+from las.cli.options import is_read, named_sets, write
 from las.cli.progress import progress_bar
 from las.errors import UserError
 
@@ -75,7 +75,7 @@ def import_(
     from las.data.manifest import write_manifest
     from las.ledger import Ledger
 
-    if output.exists() and source.exists() and output.samefile(source):
+    if is_read(output, [source]):
         raise UserError(f"{output}: is what is imported; name another file")
     stretches = foreign.read(source)
     ledger = Ledger()
@@ -101,10 +101,8 @@ def doctor(
     from las.text.tokenizer import Tokenizer
 
     named = named_sets(sets)
-    if output is not None and output.exists():
-        for path in named.values():
-            if os.path.exists(path) and output.samefile(path):
-                raise UserError(f"{output}: is one of the sets; name another file for the report")
+    if output is not None and is_read(output, named.values()):
+        raise UserError(f"{output}: is one of the sets; name another file for the report")
     tokens = None if tokenizer is None else Tokenizer.load(tokenizer)
     with progress_bar("listening", None) as bar:
         report = examine(named, tokens, workers or os.cpu_count() or 1, bar)

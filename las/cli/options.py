@@ -41,14 +41,17 @@ def writable(folder: Path) -> None:
         raise UserError(f"{folder}: no folder that results can be written to: {why}") from None
 
 
+def is_read(file: Path, inputs: Iterable[str | Path]) -> bool:
+    """Whether a file to be written is one of those that are read, by whatever name."""
+    return file.exists() and any(os.path.exists(path) and os.path.samefile(file, path) for path in inputs)
+
+
 def spare(folder: Path, names: Iterable[str], inputs: Iterable[str | Path]) -> None:
     """Raise `UserError` where a file of a report on sets of these names would take the place of an input."""
-    for file in (*(f"{name}.jsonl" for name in names), "report.json", "report.txt", "report.html"):
-        for path in inputs:
-            if (folder / file).exists() and os.path.exists(path) and os.path.samefile(folder / file, path):
-                raise UserError(
-                    f"{folder / file}: results would overwrite what they are made from; name another folder"
-                )
+    inputs = list(inputs)
+    for name in (*(f"{name}.jsonl" for name in names), "report.json", "report.txt", "report.html"):
+        if is_read(folder / name, inputs):
+            raise UserError(f"{folder / name}: results would overwrite what they are made from; name another folder")
 
 
 def write(path: Path, text: str) -> None:

@@ -100,6 +100,10 @@ def test_bins_of_a_histogram():
     assert counts.sum() == 2
     labels, counts = _bins(np.arange(12, 23) / 10, 0.0)  # on the borders
     assert (len(labels), counts.tolist()) == (11, [1] * 11)
+    for values in (np.linspace(0.3, 35, 99), np.linspace(100, 1e6, 5)):
+        labels, counts = _bins(values, 0.0)
+        assert counts.sum() == len(values)
+        assert len(labels) <= 16
     for span in np.geomspace(0.1, 1e5, 500):  # 15.5 had no width at all
         labels, counts = _bins(np.linspace(0.3, 0.3 + span, 99), 0.0)
         assert counts.sum() == 99
