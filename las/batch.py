@@ -32,6 +32,11 @@ class Batch:
         waves = self.waves[start:end, : int(samples.max())]
         return Batch(self.ids[start:end], waves, samples, self.tokens[start:end, : int(lengths.max())], lengths)
 
+    def repeated(self, times: int) -> Batch:
+        """All utterances, all of them again, and so on."""
+        tensors = (self.waves, self.samples, self.tokens, self.lengths)
+        return Batch(self.ids * times, *(torch.cat([one] * times) for one in tensors))
+
 
 def pad(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Stack 1-D tensors of unequal length: (B, longest) padded with zeros, and their lengths (B,).

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from las.config import parse_yaml
 from las.errors import UserError
+from las.files import write
 
 FORMAT = 2  # of model folders; 1: before utterance_mean in the frontend
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.model", "README.md"
@@ -71,9 +72,7 @@ def write_model(
 
 def write_config(folder: Path, config: str, vocabulary: int) -> None:
     """Put a config into a model folder, in place of one that is there."""
-    temporary = folder / f"{CONFIG}.part"
-    temporary.write_text(f"format: {FORMAT}\nvocabulary: {vocabulary}\n{config}", encoding="utf-8")
-    os.replace(temporary, folder / CONFIG)
+    write(folder / CONFIG, f"format: {FORMAT}\nvocabulary: {vocabulary}\n{config}")
 
 
 def read_model(folder: str | Path) -> ModelFolder:

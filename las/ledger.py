@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from las.errors import UserError
+from las.files import write
 
 
 class Ledger:
@@ -65,6 +66,4 @@ class Ledger:
 
     def write(self, path: Path) -> None:
         """Write the lines to a file."""
-        temporary = path.with_suffix(path.suffix + ".part")
-        temporary.write_text(self.lines(), encoding="utf-8")
-        temporary.replace(path)
+        write(path, self.lines())

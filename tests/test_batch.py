@@ -44,3 +44,12 @@ def test_some_rows_are_padded_as_far_as_they_need():
     first = batch().rows(0, 1)
     assert (first.waves.tolist(), first.tokens.tolist()) == ([[1, 1, 1]], [[7]])
     assert (first.samples.tolist(), first.lengths.tolist()) == ([3], [1])
+
+
+def test_a_batch_may_hold_all_its_utterances_again():
+    once, thrice = batch(), batch().repeated(3)
+    assert thrice.ids == ["하나", "b"] * 3
+    for number in range(3):
+        again = thrice.rows(2 * number, 2 * number + 2)
+        for name in ("waves", "samples", "tokens", "lengths"):
+            assert torch.equal(getattr(again, name), getattr(once, name))

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "las"
 ROWS = (
-    {"errors"},
+    {"errors", "files"},
     {"config", "batch", "ledger"},
     {"audio", "text"},
     {"data", "model"},

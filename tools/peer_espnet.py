@@ -73,7 +73,7 @@ def settings(options, tokenizer, stats_file):
         encoder.update(subsample=[2, 2, 1, 1])  # ESPnet's default pyramid
     config.update(
         token_type="bpe", bpemodel=str(tokenizer), token_list=["<blank>", "<unk>", *tokens, "<sos/eos>"],
-        frontend="default", frontend_conf={"fs": RATE, "n_mels": 80, "hop_length": options.hop},
+        frontend="default", frontend_conf={"fs": RATE, "n_mels": 80, "hop_length": 128},
         normalize="global_mvn", normalize_conf={"stats_file": str(stats_file)},
         encoder=options.encoder, encoder_conf=encoder,
         decoder="rnn", decoder_conf={"rnn_type": "lstm", "num_layers": 1, "hidden_size": 320, "dropout": 0.0},
@@ -296,7 +296,6 @@ def main():
     parser.add_argument("--cpu-seconds", type=float, default=9000)
     parser.add_argument("--encoder", choices=["vgg_rnn", "rnn"], default="vgg_rnn")
     parser.add_argument("--plain-lstm", action="store_true", help="see PlainLSTM")
-    parser.add_argument("--hop", type=int, default=128, help="samples between frames (ESPnet's default: 128)")
     parser.add_argument("--no-specaug", dest="specaug", action="store_false")
     parser.add_argument("--log", type=int, default=50, help="updates between two lines")
     parser.add_argument("--save", type=float, default=600, help="seconds between two checkpoints")

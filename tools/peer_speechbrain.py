@@ -238,7 +238,6 @@ def main():
     args.add_argument("data")
     args.add_argument("output")
     args.add_argument("--cpu-seconds", type=float, default=9000)
-    args.add_argument("--ctc-epochs", type=int, default=10**6, help="CTC beside up to this epoch")
     args = args.parse_args()
     os.makedirs(args.output, exist_ok=True)
     torch.set_num_threads(1)
@@ -297,7 +296,7 @@ def main():
         while cpu() < args.cpu_seconds:
             order = batches(train, at["epoch"])
             for group in order[at["done"] :]:
-                loss, _ = net.loss(collate(group), at["epoch"], at["epoch"] <= args.ctc_epochs)
+                loss, _ = net.loss(collate(group), at["epoch"], ctc=True)
                 optimiser.zero_grad()
                 if torch.isfinite(loss):
                     loss.backward()

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from las.cli.options import is_read, named_sets, write
+from las.cli.options import is_read, named_sets
 from las.cli.progress import progress_bar
 from las.errors import UserError
+from las.files import write
 
 LOST_MINUTES = 24 * 60.0  # a rank that has finished its part of a large corpus waits this long for one that has not
 

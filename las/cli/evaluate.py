@@ -11,6 +11,7 @@ import typer
 
 from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, spare, writable
 from las.cli.progress import progress_bar
+from las.files import write
 from las.recipe import DEFAULT_MODEL
 
 Sister = Annotated[
@@ -90,7 +91,6 @@ def compare(
 ) -> None:
     """Is B better than A? Paired bootstrap, matched pairs, and the utterances that changed."""
     from las.evaluate import compare as comparing
-    from las.evaluate.folder import write_text
 
     if output_dir is not None:
         writable(output_dir)
@@ -98,8 +98,8 @@ def compare(
     print("\n".join(comparing.text_lines(systems, most=comparing.SHOWN)))
     if output_dir is not None:
         record = comparing.comparison_record(systems)
-        write_text(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-        write_text(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
+        write(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+        write(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
 
 
 def tune(

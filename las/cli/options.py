@@ -54,13 +54,6 @@ def spare(folder: Path, names: Iterable[str], inputs: Iterable[str | Path]) -> N
             raise UserError(f"{folder / name}: results would overwrite what they are made from; name another folder")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; what is no UTF-8 in a file name goes through as it came."""
-    temporary = path.with_name(f".{os.getpid()}.part")  # path.name + ".part" may be longer than a name can be
-    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(temporary, path)
-
-
 def sets_and_settings(words: list[str]) -> tuple[dict[str, str], list[str]]:
     """Named sets, and the words among them that set how they are decoded and scored."""
     changes = [word for word in words if re.match(r"(search\.\w+|style)=", word)]

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from las.cli.options import Device, Model, writable, write
+from las.cli.options import Device, Model, writable
 from las.cli.progress import progress_bar
 from las.errors import UserError
+from las.files import write
 from las.recipe import DEFAULT_MODEL
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import fcntl
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from las.data.manifest import Utterance, write_manifest
 from las.errors import DISK_FULL, UserError
+from las.files import write
 
 FACTS = "corpus.json"  # what was taken, and how
 
@@ -92,6 +92,4 @@ def write_sets(output: Path, sets: Mapping[str, list[Utterance]], facts: Mapping
         if all(one.seconds is not None for one in utterances):
             told += f", {sum(one.seconds or 0 for one in utterances) / 3600:.2f} h"
         print(f"{path}: {len(utterances)} utterances{told}")
-    partial = output / f"{FACTS}.part"
-    partial.write_text(json.dumps(facts or {}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, output / FACTS)
+    write(output / FACTS, json.dumps(facts or {}, indent=1, ensure_ascii=False) + "\n")

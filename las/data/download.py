@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from las.errors import UserError
+from las.files import write
 
 Report: TypeAlias = Callable[[int, int | None], None]  # bytes so far, bytes in all (None: not known)
 
@@ -313,9 +314,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _verify(path: Path, sha256: str | None, size: int | None, way_out: str) -> str:

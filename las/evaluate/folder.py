@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from las.evaluate.page import page
 from las.evaluate.report import SetResult, command, commit, hardware
 from las.evaluate.score import CHARACTER
 from las.evaluate.significance import DRAWS, LEVEL
+from las.files import write
 from las.text.alignment import Alignment
 
 FORMAT = 1  # of report.json
@@ -23,17 +23,10 @@ def write_folder(folder: Path, results: Sequence[SetResult], media: Mapping[str,
     """Write all files; `media` are by set and utterance id. Raises OSError where the folder cannot be written."""
     record = report_record(results)
     for result in results:
-        write_text(folder / f"{result.name}.jsonl", result.lines())
-    write_text(folder / "report.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-    write_text(folder / "report.txt", "".join(f"{line}\n" for line in text_lines(record, results)))
-    write_text(folder / "report.html", page(record, media))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(temporary, path)
+        write(folder / f"{result.name}.jsonl", result.lines())
+    write(folder / "report.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
+    write(folder / "report.txt", "".join(f"{line}\n" for line in text_lines(record, results)))
+    write(folder / "report.html", page(record, media))
 
 
 def report_record(results: Sequence[SetResult]) -> Record:

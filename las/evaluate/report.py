@@ -18,6 +18,7 @@ import torch
 from las.evaluate.breakdown import Record, format_interval, set_record
 from las.evaluate.score import SetScore, format_counts, score, with_missing
 from las.evaluate.texts import read_pair
+from las.files import write
 
 COLUMNS = ("set", "WER (S/D/I/N)", "CER", "decoding", "RTF", "model", "command", "commit", "hardware")
 
@@ -118,9 +119,7 @@ def append_rows(path: Path, rows: list[str]) -> None:
     last_table = text.rstrip("\n").split("\n\n")[-1]
     if not last_table.startswith(head[0]):
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + "\n".join(head) + "\n"
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text.rstrip("\n") + "\n" + "\n".join(rows) + "\n", encoding="utf-8", errors="surrogateescape")
-    os.replace(temporary, path)
+    write(path, text.rstrip("\n") + "\n" + "\n".join(rows) + "\n")
 
 
 def command() -> str:

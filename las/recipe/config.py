@@ -44,6 +44,8 @@ def _check_parts_fit(model: ModelConfig, train: TrainConfig) -> None:
             f"train.objective.guide_weight {objective.guide_weight}: with model.speller.context "
             f"{model.speller.context} there is no attention to guide; set one to 0, or the other to attention"
         )
+    if objective.passes == 2:
+        _check_passes_differ(model, train)
     if objective.ctc_weight_to is not None and not model.ctc:
         raise UserError(
             f"train.objective.ctc_weight_to {objective.ctc_weight_to}: with model.ctc=false there is no CTC loss to "
@@ -53,4 +55,22 @@ def _check_parts_fit(model: ModelConfig, train: TrainConfig) -> None:
         raise UserError(
             f"train.sampling.share {train.sampling.share}: with train.objective.ctc_weight 1 the speller learns "
             "nothing from what it reads; set one to 0, or the other below 1"
+        )
+
+
+def _check_passes_differ(model: ModelConfig, train: TrainConfig) -> None:
+    """Raise `UserError` for a consistency of two passes that has nothing to compare."""
+    masks, objective = model.spec_augment, train.objective
+    if objective.ctc_consistency and not model.ctc:
+        raise UserError(
+            f"train.objective.ctc_consistency {objective.ctc_consistency}: with model.ctc=false there is no CTC "
+            "branch; set one to 0, or the other to true"
+        )
+    if train.mwer.hypotheses:
+        raise UserError("train.mwer.hypotheses with train.objective's consistency: give only one")
+    drops = max(model.listener.dropout, model.speller.dropout, train.sampling.share)
+    if not (drops or masks.frequency_masks or masks.time_masks or masks.time_warp):
+        raise UserError(
+            "train.objective's consistency without masks and dropout: two passes say the same, and the second takes "
+            "time; give model.spec_augment masks, model.listener.dropout or model.speller.dropout"
         )

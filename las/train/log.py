@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
+
+from las.files import write
 
 
 class Log:
@@ -45,9 +46,7 @@ class Log:
             with suppress(json.JSONDecodeError):
                 if json.loads(line)["update"] <= update:
                     kept.append(line + "\n")
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.path)
+        write(self.path, "".join(kept))
 
     def picture(self, update: int, pixels: Tensor | None) -> None:
         """Show pixels (rows, columns, 3) uint8, if there are any."""

@@ -30,6 +30,7 @@ from las.errors import Interrupted, UserError
 from las.ledger import Ledger
 from las.model.las import LAS
 from las.train.averaging import MovingAverage
+from las.train.consistency import disagreement
 from las.train.distributed import World
 from las.train.gradients import GradientSum
 from las.train.growth import layers_at
@@ -358,17 +359,22 @@ class Trainer:
 
     def _backward(self, batch: Batch) -> Losses:
         objective, update = self.config.objective, self.progress.update
-        batch = batch.to(self.device)
+        passes = objective.passes
+        batch = batch.to(self.device).repeated(passes)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = self.model(batch, self.begin, self.config.sampling.share_at(update))
             expected = self.mwer(self.model, output.listened, batch) if self.mwer is not None else None
-        found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares)
+        found = losses(output, batch, self.end, objective.smoothing_at(update), self.shares).a_pass(passes)
         for id in found.pathless:
             self.ledger.leave("fewer listener frames than its tokens need, trained without CTC", id)
         share = objective.ctc_weight_at(update) if output.ctc_logits is not None else 0.0
         total = (1 - share) * found.speller + share * found.ctc  # a sum over the tokens
         if weight := objective.guide_weight_at(update):
-            total = total + weight * guide(output, batch, objective.guide_width)
+            total = total + weight * guide(output, batch, objective.guide_width) / passes
+        if passes == 2:
+            apart = disagreement(output, batch)
+            total = total + (1 - share) * objective.speller_consistency * apart.speller
+            total = total + share * objective.ctc_consistency * apart.ctc
         if expected is not None:
             total = expected.loss + self.config.mwer.objective_weight * total
             found = replace(found, expected_errors=expected.errors)
@@ -390,7 +396,7 @@ class Trainer:
         return {"layers": self.model.listener.running} if self.config.growth else {}
 
     def _where(self, group: list[Batch]) -> str:
-        ids = [id for batch in group for id in batch.ids]
+        ids = dict.fromkeys(id for batch in group for id in batch.ids)
         return f"update {self.progress.update + 1}, utterances {', '.join(ids)}"
 
     def _tell(self, epoch: int, plan: int, figures: dict[str, float]) -> None:

@@ -2,13 +2,14 @@
 
 The objective is the mean over tokens of (1 - w) * cross-entropy + w * CTC (Kim et al. 2017, arXiv:1609.06773, eq. 11),
 whose first part is minus the log-likelihood of Chan et al. 2015, eq. 12, with label smoothing; beside it, on request,
-a loss that guides attention to the diagonal (Tachibana et al. 2017, arXiv:1710.08969, eq. 8).
+a loss that guides attention to the diagonal (Tachibana et al. 2017, arXiv:1710.08969, eq. 8), and how far apart two
+passes over the same batch are (`las/train/consistency.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +40,9 @@ class ObjectiveConfig:
     guide_weight: float = 0.0  # weight of the guided attention loss beside the others, such as 1; 0: not guided
     guide_width: float = 0.2  # g, how far from the diagonal attention may go, as a share of the utterance
     guide_over: int = 0  # updates over which guide_weight goes straight to 0; 0: it stays
+    ctc_consistency: float = 0.0  # weight of how far apart two passes over a batch are in their CTC branches, such as
+    #                               0.2; takes twice the time; 0 here and below: one pass
+    speller_consistency: float = 0.0  # the same of the speller, such as 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.ctc_weight <= 1 or not 0 <= self.label_smoothing < 1:
@@ -52,6 +56,13 @@ class ObjectiveConfig:
         check_span("objective.smoothing", self.smoothing_start, self.smoothing_end)
         if self.guide_weight < 0 or self.guide_width <= 0 or self.guide_over < 0:
             raise UserError("objective: guide_weight and guide_over must be 0 or more, guide_width above 0")
+        if min(self.ctc_consistency, self.speller_consistency) < 0:
+            raise UserError("objective: ctc_consistency and speller_consistency must be 0 or more")
+
+    @property
+    def passes(self) -> int:
+        """How often each batch is heard for one gradient."""
+        return 2 if self.ctc_consistency or self.speller_consistency else 1
 
     def ctc_weight_at(self, update: int) -> float:
         """w at an update, counted from 0.
@@ -85,6 +96,12 @@ class Losses:
     pathless: list[str]  # ids of utterances with fewer listener frames than a CTC path takes; their CTC weight is 0
     expected_errors: Tensor | None = None  # (), of words, summed over the utterances; where train.mwer is on
 
+    def a_pass(self, passes: int) -> Losses:
+        """Of a batch that holds each utterance so many times: as once."""
+        speller, ctc, correct = (value / passes for value in (self.speller, self.ctc, self.correct))
+        pathless = list(dict.fromkeys(self.pathless))
+        return replace(self, speller=speller, ctc=ctc, tokens=self.tokens // passes, correct=correct, pathless=pathless)
+
 
 def losses(output: Output, batch: Batch, end: int, smoothing: float, shares: Tensor | None = None) -> Losses:
     """Compare a model's output with the transcripts; `end` is the token id that ends a sentence.
@@ -93,7 +110,7 @@ def losses(output: Output, batch: Batch, end: int, smoothing: float, shares: Ten
     """
     with torch.autocast(output.logits.device.type, enabled=False):
         target, real = next_tokens(batch.tokens, batch.lengths, end)  # (B, L + 1)
-        logits = _exact(output.logits)[real]  # (tokens, V)
+        logits = exact(output.logits)[real]  # (tokens, V)
         target = target[real]
         speller = _cross_entropy(logits, target, smoothing, shares)
         correct = (logits.argmax(-1) == target).sum()
@@ -131,7 +148,7 @@ def guide(output: Output, batch: Batch, width: float) -> Tensor:
     At token l of L and frame s of S, 1 - exp(-(l / L - s / S)^2 / 2g^2), counted in the middles of both.
     """
     with torch.autocast(output.logits.device.type, enabled=False):
-        weights = _exact(output.weights)  # (B, L + 1, S)
+        weights = exact(output.weights)  # (B, L + 1, S)
         lengths, frames = batch.lengths + 1, output.listened.lengths  # (B,)
         token = torch.arange(weights.shape[1], device=weights.device) + 0.5
         frame = torch.arange(weights.shape[2], device=weights.device) + 0.5
@@ -142,7 +159,8 @@ def guide(output: Output, batch: Batch, width: float) -> Tensor:
         return (weights * penalty).masked_fill(~real, 0.0).sum()
 
 
-def _exact(tensor: Tensor) -> Tensor:
+def exact(tensor: Tensor) -> Tensor:
+    """In float32, or what it is in where that is more."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -156,10 +174,10 @@ def _cross_entropy(logits: Tensor, target: Tensor, smoothing: float, shares: Ten
 
 def _ctc(output: Output, batch: Batch) -> tuple[Tensor, list[str]]:
     if output.ctc_logits is None:
-        return _exact(output.logits.new_zeros(())), []
+        return exact(output.logits.new_zeros(())), []
     frames = output.listened.lengths
     fits = frames >= frames_needed(batch.tokens, batch.lengths)  # (B,)
-    log_probabilities = _exact(output.ctc_logits).log_softmax(-1).transpose(0, 1)  # (S, B, V)
+    log_probabilities = exact(output.ctc_logits).log_softmax(-1).transpose(0, 1)  # (S, B, V)
     each = functional.ctc_loss(
         log_probabilities, batch.tokens, frames, batch.lengths, blank=BLANK, reduction="none", zero_infinity=True
     )

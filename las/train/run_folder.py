@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import fields, is_dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from las import checkpoint
 from las import config as settings
 from las.errors import UserError
+from las.files import write
 
 STATE, WEIGHTS = "state.pt", "checkpoints"
 
@@ -62,9 +62,7 @@ def forget_weights(folder: Path, needed: Iterable[Path]) -> None:
 def claim(config: Any, folder: Path) -> None:
     """Make a folder this run's by putting its config there."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "config.yaml.part"
-    temporary.write_text(settings.to_yaml(config), encoding="utf-8")
-    os.replace(temporary, folder / "config.yaml")
+    write(folder / "config.yaml", settings.to_yaml(config))
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> list[str]:

@@ -44,7 +44,7 @@ class Sums:
         own = [
             sum(one.speller.item() for _, one in done),
             sum(one.ctc.item() for _, one in done),
-            sum(int(one.correct) for _, one in done),
+            sum(one.correct.item() for _, one in done),
             sum(one.expected_errors.item() for _, one in done if one.expected_errors is not None),
             sum(float(batch.samples.sum()) for batch, _ in done) / rate,
             sum(one.tokens for _, one in done),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from las.errors import UserError
+from las.files import write
 
 FILE = "calibration.json"
 
@@ -23,10 +23,7 @@ def read_section(folder: Path, name: str) -> dict[str, Any] | None:
 def write_section(folder: Path, name: str, section: dict[str, Any]) -> None:
     """Put a section into a model folder's file; the others stay."""
     path = folder / FILE
-    text = json.dumps({**_read(path), name: section}, indent=1, ensure_ascii=False)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write(path, json.dumps({**_read(path), name: section}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -28,6 +28,11 @@ from las.text.tokenizer import Tokenizer, train_tokenizer
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
+STILL = (
+    "model.listener.dropout=0", "model.speller.dropout=0", "train.objective.label_smoothing=0",
+    "model.spec_augment.time_masks=0", "model.spec_augment.frequency_masks=0",
+)  # fmt: skip
+
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch):
@@ -331,6 +336,18 @@ def test_a_start_that_fails_does_not_take_the_folder(run, tmp_path, word, messag
             ["train.sampling.share=0.1", "train.objective.ctc_weight=1"],
             "train.sampling.share 0.1: with train.objective.ctc_weight 1 the speller learns nothing from what it reads",
         ),
+        (
+            ["model.ctc=false", "train.objective.ctc_consistency=0.2"],
+            "train.objective.ctc_consistency 0.2: with model.ctc=false there is no CTC branch",
+        ),
+        (
+            ["init=digits", "train.mwer.hypotheses=4", "train.objective.speller_consistency=1"],
+            "train.mwer.hypotheses with train.objective's consistency: give only one",
+        ),
+        (
+            [*STILL, "train.objective.speller_consistency=1"],
+            "train.objective's consistency without masks and dropout: two passes say the same",
+        ),
     ],
 )
 def test_craft_that_has_nothing_to_work_on_is_refused_by_name(words, message):
@@ -442,11 +459,6 @@ def test_few_utterances_without_a_path_are_counted_and_named(run, tools, tmp_pat
     (line,) = [json.loads(line) for line in (folder / "left_out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert line == {"cause": cause, "id": "말이 빠른 사람", "detail": ""}
 
-
-STILL = (
-    "model.listener.dropout=0", "model.speller.dropout=0", "train.objective.label_smoothing=0",
-    "model.spec_augment.time_masks=0", "model.spec_augment.frequency_masks=0",
-)  # fmt: skip
 
 SIZES = ("model.speller.width=32", "model.listener.width=24")
 

@@ -20,6 +20,7 @@ from las.errors import UserError
 from las.model.las import LAS
 from las.text.tokenizer import BOS, EOS, Tokenizer
 from las.train import loop
+from las.train.consistency import disagreement
 from las.train.distributed import World
 from las.train.log import Log
 from las.train.loop import Progress, TrainConfig, Trainer, Validation
@@ -492,6 +493,37 @@ def test_a_guide_pulls_attention_to_the_diagonal(make):
         with torch.no_grad():
             found.append(guide(trainer.model.eval()(batch, BOS), batch, 0.2).item())
     assert found[1] < 0.8 * found[0]
+
+
+def test_two_passes_that_say_the_same_change_nothing(make):
+    """The gradient, what is logged and what is heard are those of one pass."""
+    found = []
+    for words in ((), ("train.objective.ctc_consistency=1", "train.objective.speller_consistency=1")):
+        trainer = make("model.speller.dropout=1e-12", *STILL[:1], *STILL[2:], *words, double=True)
+        (batch, *_) = trainer.loader.epoch(0)
+        trainer.optimizer.zero_grad()
+        figures = trainer.update([batch], 1)
+        found.append((figures, {name: one.grad for name, one in trainer.model.named_parameters()}))
+        assert trainer.progress.audio == pytest.approx(batch.samples.sum().item() / trainer.rate)
+        assert trainer.progress.heard == len(batch)
+    (one, gradients), (both, doubled) = found
+    assert both == pytest.approx(one)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(doubled[name], gradient, msg=name)
+
+
+def test_consistency_brings_passes_together(make):
+    found = []
+    for weight in (0, 2):
+        words = (f"train.objective.{part}_consistency={weight}" for part in ("ctc", "speller"))
+        trainer = make("train.epochs=15", "model.spec_augment.time_width=10", *words, name=f"consistent{weight}")
+        trainer.run()
+        batch = next(trainer.loader.epoch(0)).repeated(2)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            apart = disagreement(trainer.model.train()(batch, BOS), batch)
+        found.append(apart.speller.item() + apart.ctc.item())
+    assert found[1] < 0.7 * found[0]
 
 
 GROWS = ("train.epochs=5", "model.listener.reduce=[1,2,1,2]", "train.growth=[4,9]")  # 3 updates an epoch

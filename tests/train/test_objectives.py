@@ -147,6 +147,16 @@ def test_padding_is_not_guided():
     assert together == pytest.approx(apart.item(), rel=1e-6)
 
 
+def test_utterances_heard_twice_count_once():
+    torch.manual_seed(0)
+    logits, ctc = torch.randn(2, 3, V), torch.randn(2, 4, V)
+    once = losses(output_of(logits, ctc, [4, 1]), batch_of([[4, 5], [4, 4]]), END, 0.1)
+    rows = batch_of([[4, 5], [4, 4]]).repeated(2)
+    twice = losses(output_of(logits.repeat(2, 1, 1), ctc.repeat(2, 1, 1), [4, 1, 4, 1]), rows, END, 0.1).a_pass(2)
+    assert (twice.speller.item(), twice.ctc.item()) == pytest.approx((once.speller.item(), once.ctc.item()), rel=1e-6)
+    assert (twice.tokens, twice.correct.item(), twice.pathless) == (once.tokens, once.correct.item(), ["u1"])
+
+
 def test_guidance_fades():
     config = ObjectiveConfig(guide_weight=2.0, guide_over=4)
     assert [config.guide_weight_at(update) for update in range(6)] == [2.0, 1.5, 1.0, 0.5, 0.0, 0.0]
@@ -170,6 +180,8 @@ def test_settings_that_cannot_be_are_refused(settings):
         ({"smoothing_start": 3, "smoothing_end": 2}, "objective.smoothing_start 3, objective.smoothing_end 2: the end"),
         ({"guide_weight": -1.0}, "guide_weight and guide_over must be 0 or more, guide_width above 0"),
         ({"guide_width": 0.0}, "guide_width above 0"),
+        ({"ctc_consistency": -0.1}, "ctc_consistency and speller_consistency must be 0 or more"),
+        ({"speller_consistency": -1.0}, "ctc_consistency and speller_consistency must be 0 or more"),
     ],
 )
 def test_other_settings_that_cannot_be_are_refused(settings, message):
