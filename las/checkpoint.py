@@ -25,7 +25,7 @@ from torch import Tensor
 
 from las.config import parse_yaml
 from las.errors import UserError
-from las.files import write
+from las.files import write_text
 
 FORMAT = 2  # of model folders; 1: before utterance_mean in the frontend
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.model", "README.md"
@@ -72,7 +72,7 @@ def write_model(
 
 def write_config(folder: Path, config: str, vocabulary: int) -> None:
     """Put a config into a model folder, in place of one that is there."""
-    write(folder / CONFIG, f"format: {FORMAT}\nvocabulary: {vocabulary}\n{config}")
+    write_text(folder / CONFIG, f"format: {FORMAT}\nvocabulary: {vocabulary}\n{config}")
 
 
 def read_model(folder: str | Path) -> ModelFolder:

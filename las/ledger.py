@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from las.errors import UserError
-from las.files import write
+from las.files import write_text
 
 
 class Ledger:
@@ -66,4 +66,4 @@ class Ledger:
 
     def write(self, path: Path) -> None:
         """Write the lines to a file."""
-        write(path, self.lines())
+        write_text(path, self.lines())

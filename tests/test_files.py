@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from las.files import write
+from las.files import write_json, write_text
 
 
 def test_the_new_text_takes_the_place_of_the_old_and_leaves_nothing_beside_it(tmp_path):
     for text in ("하나\n", "둘"):
-        write(tmp_path / "표.txt", text)
+        write_text(tmp_path / "표.txt", text)
         assert (tmp_path / "표.txt").read_bytes() == text.encode()
     assert [path.name for path in tmp_path.iterdir()] == ["표.txt"]
 
@@ -20,19 +20,24 @@ def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
         self.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    write(tmp_path / "a", "old")
+    write_text(tmp_path / "a", "old")
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError, match="No space left"):
-        write(tmp_path / "a", "new")
+        write_text(tmp_path / "a", "new")
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_bytes_of_a_name_that_is_no_text_go_through(tmp_path):
-    write(tmp_path / "a", os.fsdecode(b"caf\xe9.wav"))
+    write_text(tmp_path / "a", os.fsdecode(b"caf\xe9.wav"))
     assert (tmp_path / "a").read_bytes() == b"caf\xe9.wav"
 
 
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
     path = tmp_path / ("가" * 85)  # 255 bytes
-    write(path, "x")
+    write_text(path, "x")
     assert path.read_text() == "x"
+
+
+def test_json_keeps_hangul_and_ends_its_last_line(tmp_path):
+    write_json(tmp_path / "a.json", {"말": [1]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n "말": [\n  1\n ]\n}\n'

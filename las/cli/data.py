@@ -13,7 +13,7 @@ import typer
 from las.cli.options import is_read, named_sets
 from las.cli.progress import progress_bar
 from las.errors import UserError
-from las.files import write
+from las.files import write_text
 
 LOST_MINUTES = 24 * 60.0  # a rank that has finished its part of a large corpus waits this long for one that has not
 
@@ -108,5 +108,5 @@ def doctor(
     with progress_bar("listening", None) as bar:
         report = examine(named, tokens, workers or os.cpu_count() or 1, bar)
     if output is not None:
-        write(output, to_json(report))
+        write_text(output, to_json(report))
     print(render(report))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ import typer
 
 from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, spare, writable
 from las.cli.progress import progress_bar
-from las.files import write
+from las.files import write_json, write_text
 from las.recipe import DEFAULT_MODEL
 
 Sister = Annotated[
@@ -98,8 +97,8 @@ def compare(
     print("\n".join(comparing.text_lines(systems, most=comparing.SHOWN)))
     if output_dir is not None:
         record = comparing.comparison_record(systems)
-        write(output_dir / "compare.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-        write(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
+        write_json(output_dir / "compare.json", record)
+        write_text(output_dir / "compare.txt", "\n".join(comparing.text_lines(systems)) + "\n")
 
 
 def tune(

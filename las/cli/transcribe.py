@@ -17,7 +17,7 @@ import typer
 from las.cli.options import Device, Model, writable
 from las.cli.progress import progress_bar
 from las.errors import UserError
-from las.files import write
+from las.files import write_text
 from las.recipe import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _put(transcript: Transcript, form: str, layout: Layout, output_dir: Path | N
 
     text = WRITERS[form](transcript, layout)
     if output_dir is not None:
-        write(output_dir / f"{Path(transcript.source).stem}.{form}", text)
+        write_text(output_dir / f"{Path(transcript.source).stem}.{form}", text)
     else:
         print(f"{transcript.source}: " * (named and form == "txt"), text, sep="", end="")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from las.data.manifest import Utterance, write_manifest
 from las.errors import DISK_FULL, UserError
-from las.files import write
+from las.files import write_json
 
 FACTS = "corpus.json"  # what was taken, and how
 
@@ -92,4 +91,4 @@ def write_sets(output: Path, sets: Mapping[str, list[Utterance]], facts: Mapping
         if all(one.seconds is not None for one in utterances):
             told += f", {sum(one.seconds or 0 for one in utterances) / 3600:.2f} h"
         print(f"{path}: {len(utterances)} utterances{told}")
-    write(output / FACTS, json.dumps(facts or {}, indent=1, ensure_ascii=False) + "\n")
+    write_json(output / FACTS, facts or {})

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from las.errors import UserError
-from las.files import write
+from las.files import write_json
 
 Report: TypeAlias = Callable[[int, int | None], None]  # bytes so far, bytes in all (None: not known)
 
@@ -66,7 +66,7 @@ def fetch(
             )
         found = _verify(path, wanted_hash, wanted_size, "delete it, then it is downloaded again")
         if not record:
-            _write_json(_record_path(path), _record(url, path, found))
+            write_json(_record_path(path), _record(url, path, found))
         return path
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def fetch(
     except UserError:
         part.unlink()  # so that "run again" starts afresh
         raise
-    _write_json(_record_path(path), _record(url, part, found))
+    write_json(_record_path(path), _record(url, part, found))
     os.replace(part, path)
     _state_path(part).unlink(missing_ok=True)
     return path
@@ -207,7 +207,7 @@ def _continue(url: str, part: Path, wanted_size: int | None, report: Report) -> 
         if total is not None and total - have > free:
             raise UserError(f"{part.parent}: {total - have} bytes to download, {free} free; make room, run again")
         if have == 0:
-            _write_json(_state_path(part), {"url": url, "validator": _validator(answer), "bytes": total})
+            write_json(_state_path(part), {"url": url, "validator": _validator(answer), "bytes": total})
         with open(part, "ab" if have else "wb") as file:
             report(have, total)
             while block := _read_block(answer):
@@ -311,10 +311,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); delete it, run again") from None
     return value if isinstance(value, dict) else {"": value}
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    write(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def _verify(path: Path, sha256: str | None, size: int | None, way_out: str) -> str:

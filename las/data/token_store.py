@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from las.errors import UserError
-from las.files import write
+from las.files import write_text
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 
 CHUNK = 256  # neighbouring sentences that stay together when the order is drawn
@@ -102,7 +102,7 @@ def write_store(folder: Path, sentences: Iterable[str], tokenizer: Tokenizer, lo
         ends.tofile(ends_file)
         parts = ends_file.tell() // ends.itemsize
     contents = Contents(count, parts, tokens, words, unknown, first_unknown, kind().itemsize, fingerprint(tokenizer))
-    write(folder / "store.json", json.dumps(asdict(contents), ensure_ascii=False))
+    write_text(folder / "store.json", json.dumps(asdict(contents), ensure_ascii=False))
     if not count:
         raise UserError("no text to read: no sentence with a character in it")
     check_unknown(unknown, tokens, first_unknown, tokenizer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from las.evaluate.page import page
 from las.evaluate.report import SetResult, command, commit, hardware
 from las.evaluate.score import CHARACTER
 from las.evaluate.significance import DRAWS, LEVEL
-from las.files import write
+from las.files import write_json, write_text
 from las.text.alignment import Alignment
 
 FORMAT = 1  # of report.json
@@ -23,10 +22,10 @@ def write_folder(folder: Path, results: Sequence[SetResult], media: Mapping[str,
     """Write all files; `media` are by set and utterance id. Raises OSError where the folder cannot be written."""
     record = report_record(results)
     for result in results:
-        write(folder / f"{result.name}.jsonl", result.lines())
-    write(folder / "report.json", json.dumps(record, ensure_ascii=False, indent=1) + "\n")
-    write(folder / "report.txt", "".join(f"{line}\n" for line in text_lines(record, results)))
-    write(folder / "report.html", page(record, media))
+        write_text(folder / f"{result.name}.jsonl", result.lines())
+    write_json(folder / "report.json", record)
+    write_text(folder / "report.txt", "".join(f"{line}\n" for line in text_lines(record, results)))
+    write_text(folder / "report.html", page(record, media))
 
 
 def report_record(results: Sequence[SetResult]) -> Record:

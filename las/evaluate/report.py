@@ -18,7 +18,7 @@ import torch
 from las.evaluate.breakdown import Record, format_interval, set_record
 from las.evaluate.score import SetScore, format_counts, score, with_missing
 from las.evaluate.texts import read_pair
-from las.files import write
+from las.files import write_text
 
 COLUMNS = ("set", "WER (S/D/I/N)", "CER", "decoding", "RTF", "model", "command", "commit", "hardware")
 
@@ -119,7 +119,7 @@ def append_rows(path: Path, rows: list[str]) -> None:
     last_table = text.rstrip("\n").split("\n\n")[-1]
     if not last_table.startswith(head[0]):
         text = text.rstrip("\n") + "\n\n" * bool(text.strip()) + "\n".join(head) + "\n"
-    write(path, text.rstrip("\n") + "\n" + "\n".join(rows) + "\n")
+    write_text(path, text.rstrip("\n") + "\n" + "\n".join(rows) + "\n")
 
 
 def command() -> str:

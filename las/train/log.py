@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from las.files import write
+from las.files import write_text
 
 
 class Log:
@@ -46,7 +46,7 @@ class Log:
             with suppress(json.JSONDecodeError):
                 if json.loads(line)["update"] <= update:
                     kept.append(line + "\n")
-        write(self.path, "".join(kept))
+        write_text(self.path, "".join(kept))
 
     def picture(self, update: int, pixels: Tensor | None) -> None:
         """Show pixels (rows, columns, 3) uint8, if there are any."""

@@ -360,7 +360,9 @@ class Trainer:
     def _backward(self, batch: Batch) -> Losses:
         objective, update = self.config.objective, self.progress.update
         passes = objective.passes
-        batch = batch.to(self.device).repeated(passes)
+        batch = batch.to(self.device)
+        if passes > 1:  # not always: it copies every tensor
+            batch = batch.repeated(passes)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = self.model(batch, self.begin, self.config.sampling.share_at(update))
             expected = self.mwer(self.model, output.listened, batch) if self.mwer is not None else None

@@ -27,7 +27,7 @@ from las.model.las import LAS, Listened
 from las.model.memory import Memory
 from las.model.speller import Speller
 from las.search.beam import Hypothesis
-from las.train.objectives import next_tokens
+from las.train.objectives import exact, next_tokens
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,8 @@ class Mwer:
     def _log_probabilities(self, speller: Speller, memory: Memory, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Of whole sentences, their ends included: tokens (B, L), lengths (B,) -> (B,), at least in float32."""
         logits, _ = speller(functional.pad(tokens, (1, 0), value=self.begin), memory)  # (B, L + 1, V)
-        exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
         target, real = next_tokens(tokens, lengths, self.end)
-        each = exact.log_softmax(-1).gather(2, target.unsqueeze(2)).squeeze(2)
+        each = exact(logits).log_softmax(-1).gather(2, target.unsqueeze(2)).squeeze(2)
         return each.masked_fill(~real, 0.0).sum(1)
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from typing import Any
 from las import checkpoint
 from las import config as settings
 from las.errors import UserError
-from las.files import write
+from las.files import write_text
 
 STATE, WEIGHTS = "state.pt", "checkpoints"
 
@@ -62,7 +62,7 @@ def forget_weights(folder: Path, needed: Iterable[Path]) -> None:
 def claim(config: Any, folder: Path) -> None:
     """Make a folder this run's by putting its config there."""
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "config.yaml", settings.to_yaml(config))
+    write_text(folder / "config.yaml", settings.to_yaml(config))
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> list[str]:

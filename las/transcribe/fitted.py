@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from las.errors import UserError
-from las.files import write
+from las.files import write_json
 
 FILE = "calibration.json"
 
@@ -23,7 +23,7 @@ def read_section(folder: Path, name: str) -> dict[str, Any] | None:
 def write_section(folder: Path, name: str, section: dict[str, Any]) -> None:
     """Put a section into a model folder's file; the others stay."""
     path = folder / FILE
-    write(path, json.dumps({**_read(path), name: section}, indent=1, ensure_ascii=False) + "\n")
+    write_json(path, {**_read(path), name: section})
 
 
 def _read(path: Path) -> dict[str, Any]:
