@@ -80,7 +80,10 @@ def evaluate_set(
     ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
     ranked = f" on {search.rescore}-best lists" if search.rescore else ""
     added = f"language model {search.language_weight:g}{ranked}, " if recognizer.language_models else ""
-    decoding = f"beam {search.beam}, {ctc}{added}length exponent {search.length_exponent:g}, style {style}"
+    speeds = (
+        f"speeds {' '.join(f'{speed:g}' for speed in (1.0, *search.other_speeds))}, " if search.other_speeds else ""
+    )
+    decoding = f"beam {search.beam}, {speeds}{ctc}{added}length exponent {search.length_exponent:g}, style {style}"
     scored = score(references, hypotheses, style)
     return SetResult(
         name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers,

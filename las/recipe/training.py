@@ -146,7 +146,7 @@ def _mwer(recognizer: Recognizer, config: RunConfig) -> Mwer:
     def count(reference: Sequence[int], hypothesis: Sequence[int]) -> int:
         return align(text(reference), text(hypothesis)).counts.errors
 
-    return Mwer(lambda listened: recognizer.spell(listened, search, hypotheses), count, BOS, EOS)
+    return Mwer(lambda listened: recognizer.spell([listened], search, hypotheses), count, BOS, EOS)
 
 
 def _some_batches(loader: Loader) -> Any:

@@ -47,7 +47,7 @@ class Validator:
             output = model(batch, BOS)
             found = losses(output, batch, EOS, smoothing=0.0)
             total, tokens = total + float(found.speller), tokens + found.tokens
-            hypotheses = self.recognizer.spell(output.listened, search)
+            hypotheses = self.recognizer.spell([output.listened], search)
             for row, (hypothesis, length) in enumerate(zip(hypotheses, batch.lengths.tolist(), strict=True)):
                 ids = batch.tokens[row, :length].tolist()
                 text = tokenizer.decode(hypothesis[0].tokens if hypothesis else [])

@@ -170,10 +170,10 @@ def _read_by(
     for numbers in batches([len(wave) / recognizer.rate for wave, _ in recordings], BATCH):
         waves = [recordings[number][0] for number in numbers]
         with torch.no_grad():
-            listened = recognizer.listen(waves)
+            hearings = recognizer.hear(waves, searches[0])
             for search, row in zip(searches, found, strict=True):
-                tokens = [one[0].tokens if one else () for one in recognizer.spell(listened, search)]
-                weighed = recognizer.weigh(listened, tokens, waves)
+                tokens = [one[0].tokens if one else () for one in recognizer.spell(hearings, search)]
+                weighed = recognizer.weigh(hearings[0], tokens, waves)
                 for number, own, (evidence, _) in zip(numbers, tokens, weighed, strict=True):
                     wave, text = recordings[number]
                     written = normalize(recognizer.tokenizer.decode(own), style)

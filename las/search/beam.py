@@ -62,6 +62,8 @@ class SearchConfig:
     rescore: int = 0  # transcripts of each utterance that language models rank after a search without them; 0: they
     # take part in the search
     internal_weight: float = 0.0  # weight of what the speller says when it hears nothing, which is subtracted
+    other_speeds: tuple[float, ...] = ()  # such as [0.9,1.1]: each recording is heard at these too, and the search goes
+    # by the mean of what the model says; as much work again for each. Validation in training does without
     hot_word_bonus: float = 1.5  # added to the log-probability for each token of a hot word
     bfloat16: bool = False  # compute listener, speller and CTC in bfloat16 when a model is opened; on a CPU with
     # AVX512-BF16 or AMX two to three times as fast, scores differ by rounding
@@ -85,6 +87,8 @@ class SearchConfig:
             raise UserError(f"search.temperature {self.temperature} must be above 0")
         if self.whole < 0 or self.piece < 0 or 0 < self.whole < self.piece:
             raise UserError(f"search.piece {self.piece} must be 0 or more, and whole {self.whole} not less, or 0")
+        if not all(0.5 <= speed <= 2 and speed != 1 for speed in self.other_speeds):
+            raise UserError(f"search.other_speeds {list(self.other_speeds)}: each between 0.5 and 2, and not 1")
         weights = ("language_weight", "source_weight", "internal_weight", "rescore")
         for name in (*weights, "coverage", "end_threshold", "no_repeat", "hot_word_bonus", "patience"):
             if not getattr(self, name) >= 0:

@@ -6,6 +6,7 @@ that the scorers of the first kind propose. A `Part` is one of them with its nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -57,6 +58,33 @@ class FinishingScorer(Scorer[State], Protocol, Generic[State]):
     def finish(self, state: State) -> Tensor:
         """What is added to the score of a beam's transcript if it ends now, never above 0: (B, K). It is not divided
         by the length. The state is the one that scored the end of sentence."""
+
+
+@dataclass(frozen=True)
+class MeanScorer:
+    """The mean of what scorers of one kind say, whichever it is, of utterances that each has heard in its own way."""
+
+    scorers: Sequence[Any]
+
+    @property
+    def vocabulary(self) -> int:
+        return self.scorers[0].vocabulary
+
+    def start(self) -> tuple[Any, ...]:
+        return tuple(one.start() for one in self.scorers)
+
+    def select(self, states: tuple[Any, ...], utterances: Tensor, parents: Tensor) -> tuple[Any, ...]:
+        return tuple(one.select(own, utterances, parents) for one, own in zip(self.scorers, states, strict=True))
+
+    def step(self, *asked: Any) -> tuple[Tensor, tuple[Any, ...]]:
+        *given, states = asked
+        found = [one.step(*given, own) for one, own in zip(self.scorers, states, strict=True)]
+        scores = [own for own, _ in found]
+        return sum(scores[1:], scores[0]) / len(scores), tuple(state for _, state in found)
+
+    def finish(self, states: tuple[Any, ...]) -> Tensor:
+        added = [one.finish(own) for one, own in zip(self.scorers, states, strict=True)]
+        return sum(added[1:], added[0]) / len(added)
 
 
 class Ending(NamedTuple):

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +14,14 @@ from torch import Tensor
 from las import audio
 from las.audio import Source
 from las.batch import pad
+from las.data.augment import change_speed
 from las.errors import UserError
 from las.model.las import LAS, Listened
 from las.search.beam import Hypothesis, SearchConfig, beam_search
 from las.search.ctc_prefix import CtcPrefixScorer
 from las.search.hot_words import HotWordScorer
 from las.search.rescore import rescore
-from las.search.scorers import Ending, Part, SpellerScorer, internal_language_model
+from las.search.scorers import Ending, MeanScorer, Part, SpellerScorer, internal_language_model
 from las.search.trace import Trace, trace
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 from las.transcribe import confidence, segments
@@ -215,7 +217,13 @@ class Recognizer:
         self, waves: Tensor, samples: Tensor, search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
     ) -> list[list[Hypothesis]]:
         """The best hypotheses of padded waves (B, N) with (B,) samples each; `phrases` are hot words in tokens."""
-        return self.spell(self.model.listen(waves.to(self.device), samples.to(self.device)), search, best, phrases)
+        own = [wave[:length] for wave, length in zip(waves, samples.tolist(), strict=True)]
+        return self.spell(self.hear(own, search), search, best, phrases)
+
+    def hear(self, waves: Sequence[Tensor], search: SearchConfig) -> list[Listened]:
+        """What the listener makes of waves (N,) as they are, and then at the search's other speeds."""
+        others = ([change_speed(wave, speed, self.rate) for wave in waves] for speed in search.other_speeds)
+        return [self.listen(own) for own in (waves, *others)]
 
     def listen(self, waves: Sequence[Tensor]) -> Listened:
         """What the listener makes of waves (N,)."""
@@ -223,18 +231,24 @@ class Recognizer:
         return self.model.listen(padded.to(self.device), samples.to(self.device))
 
     def spell(
-        self, listened: Listened, search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
+        self, hearings: Sequence[Listened], search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
     ) -> list[list[Hypothesis]]:
-        """The best hypotheses of utterances that the listener has heard."""
-        batch = len(listened.lengths)
-        speller, memory = self.model.speller, self.model.remember(listened)
-        scorer = SpellerScorer(speller, memory, NEVER, search.temperature, coverage=search.coverage > 0)
+        """The best hypotheses of utterances that the listener has heard, by the mean of all it made of each."""
+        lengths = torch.stack([one.lengths for one in hearings]).amin(0)
+        batch, speller = len(lengths), self.model.speller
+        scorer = _mean([
+            SpellerScorer(speller, self.model.remember(one), NEVER, search.temperature, coverage=search.coverage > 0)
+            for one in hearings
+        ])  # fmt: skip
         ending = Ending("coverage", search.coverage) if search.coverage else None
         parts, refine = [Part("speller", scorer, 1.0, ending)], []
-        ctc = self._ctc(listened) if search.ctc_weight > 0 else None
-        if ctc is not None:
+        heard = [ctc for one in hearings if (ctc := self._ctc(one)) is not None] if search.ctc_weight > 0 else []
+        if heard:
             parts = [Part("speller", scorer, 1 - search.ctc_weight, ending)]
-            refine = [Part("ctc", CtcPrefixScorer(ctc, listened.lengths, BLANK, EOS), search.ctc_weight)]
+            ctc = _mean([
+                CtcPrefixScorer(own, one.lengths, BLANK, EOS) for own, one in zip(heard, hearings, strict=True)
+            ])  # fmt: skip
+            refine = [Part("ctc", ctc, search.ctc_weight)]
         models = [make(batch) for make in self.language_models]
         parts += [] if search.rescore else models
         if search.internal_weight:
@@ -244,8 +258,8 @@ class Recognizer:
             parts.append(Part("hot words", hot, search.hot_word_bonus))
         if not search.patience and (search.token_reward > 0 or any(part.gain > 0 for part in parts)):
             search = replace(search, patience=1.0)  # else the search would go on to the greatest length
-        limits = (listened.lengths * search.longest).ceil().long()
-        least = (listened.lengths * search.shortest).floor().long()
+        limits = (lengths * search.longest).ceil().long()
+        least = (lengths * search.shortest).floor().long()
         if not search.rescore:
             return beam_search(parts, limits, search, BOS, EOS, best, least, refine)
         found = beam_search(parts, limits, search, BOS, EOS, max(best, search.rescore), least, refine)
@@ -356,11 +370,11 @@ class Recognizer:
         """What is recognised in each of some pieces. Where there is no speech nothing is."""
         if not batch:
             return []
-        listened = self.listen([piece.wave for piece in batch])
+        hearings = self.hear([piece.wave for piece in batch], asked.search)
         best = max(asked.best, confidence.AGREEMENT) if asked.words else asked.best
-        hypotheses = self.spell(listened, asked.search, best, asked.phrases)
+        hypotheses = self.spell(hearings, asked.search, best, asked.phrases)
         found = [one[0].tokens if one else () for one in hypotheses]
-        weighed = self.weigh(listened, found, [piece.wave for piece in batch])
+        weighed = self.weigh(hearings[0], found, [piece.wave for piece in batch])
         made = []
         for piece, options, (evidence, traced) in zip(batch, hypotheses, weighed, strict=True):
             start = piece.start / self.rate
@@ -414,6 +428,10 @@ class Recognizer:
             Word(word.text, before + start, before + end, self.confidence(own), word.spaced, own)
             for word, (start, end), own in zip(spelled, times, features, strict=True)
         )
+
+
+def _mean(scorers: Sequence[Any]) -> Any:
+    return MeanScorer(scorers) if len(scorers) > 1 else scorers[0]
 
 
 @dataclass(frozen=True)

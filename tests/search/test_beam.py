@@ -255,6 +255,8 @@ def test_search_stops_when_no_beam_can_win_any_more():
         ({"shortest": 1.5}, r"search.shortest 1\.5 must be at least 0 and at most longest 1\.0"),
         ({"piece": -1.0}, r"search.piece -1\.0 must be 0 or more"),
         ({"piece": 5.0, "whole": 4.0}, r"search.piece 5\.0 must be 0 or more, and whole 4\.0 not less, or 0"),
+        ({"other_speeds": (0.9, 0.0)}, r"search.other_speeds \[0\.9, 0\.0\]: each between 0\.5 and 2, and not 1"),
+        ({"other_speeds": (1.0,)}, r"search.other_speeds \[1\.0\]: each between"),
         ({"temperature": 0.0}, r"search.temperature 0\.0 must be above 0"),
         *(
             ({name: -1}, f"search.{name} -1 must be 0 or more")

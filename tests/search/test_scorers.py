@@ -11,7 +11,7 @@ from las.errors import UserError
 from las.model.attention_history import LocationConfig
 from las.model.masking import valid_frames
 from las.model.speller import Speller, SpellerConfig
-from las.search.scorers import UNREAD, Part, SpellerScorer, internal_language_model
+from las.search.scorers import UNREAD, MeanScorer, Part, SpellerScorer, internal_language_model
 
 NEVER = (0, 1, 2)
 LENGTHS = torch.tensor([5, 2, 3])
@@ -126,3 +126,25 @@ def test_the_internal_language_model_hears_nothing(context):
         for scorer in (inner, SpellerScorer(speller, heard, NEVER)):
             other, _ = after(scorer, *steps)
             torch.testing.assert_close(other, after(inner, *steps)[0], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+def test_the_mean_of_scorers_follows_each_of_them():
+    first = replace(scorer_of(), coverage=True)
+    second = replace(first, memory=first.speller.remember(-first.memory.frames, valid_frames(LENGTHS, 5)))
+    both = MeanScorer([first, second])
+    states = [one.start() for one in (first, second, both)]
+    for tokens in ([[2], [2], [2]], [[4], [5], [6]]):
+        found = [
+            one.step(torch.tensor(tokens), state) for one, state in zip((first, second, both), states, strict=True)
+        ]
+        (one, _), (other, _), (mean, _) = found
+        assert not torch.equal(one, other)
+        torch.testing.assert_close(mean[..., 3:], (one[..., 3:] + other[..., 3:]) / 2, rtol=0, atol=1e-12)
+        assert (mean[..., list(NEVER)] == -torch.inf).all()
+        ends = [scorer.finish(state) for scorer, (_, state) in zip((first, second, both), found, strict=True)]
+        torch.testing.assert_close(ends[2], (ends[0] + ends[1]) / 2, rtol=0, atol=1e-12)
+        states = [
+            scorer.select(state, torch.arange(3), torch.zeros(3, 1, dtype=torch.int64))
+            for scorer, (_, state) in zip((first, second, both), found, strict=True)
+        ]

@@ -50,7 +50,7 @@ def searched(model, hypotheses, **settings):
     """MWER training with the project's own search; 16 hypotheses hold all sentences of at most three tokens."""
     recognizer = Recognizer(model, None, SearchConfig())
     config = SearchConfig(beam=hypotheses, **{"ctc_weight": 0.0, **settings})
-    return Mwer(lambda listened: recognizer.spell(listened, config, hypotheses), count, BOS, EOS)
+    return Mwer(lambda listened: recognizer.spell([listened], config, hypotheses), count, BOS, EOS)
 
 
 def given(*found):

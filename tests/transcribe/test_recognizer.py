@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from las.audio import write_flac
+from las.data.augment import change_speed
 from las.data.manifest import read_manifest
 from las.errors import UserError
 from las.recipe.models import open_model
+from las.text.tokenizer import BLANK, BOS, EOS
 from las.transcribe import recognizer as module
 from las.transcribe.recognizer import batches
 
@@ -422,3 +425,26 @@ def test_search_does_not_wait_for_what_could_always_win(able, recordings, monkey
     changed = module.Recognizer(able.model, able.tokenizer, replace(able.search, **settings))
     changed.transcribe([recordings[0][0]], hot_words=hot_words)
     assert seen == [patience]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("beam", [1, 4])
+def test_the_search_goes_by_the_mean_of_all_speeds(able, recordings, tools, beam):
+    search = replace(able.search, beam=beam, ctc_weight=0.4, other_speeds=(0.95, 1.1))
+    wave = tools.sing(recordings[1][1], 7)
+    hearings = able.hear([wave], search)
+    slower, faster = (len(change_speed(wave, speed, able.rate)) for speed in search.other_speeds)
+    assert faster < len(wave) < slower
+    [[best, *_]] = able.spell(hearings, search)
+    ids = torch.tensor([[BOS, *best.tokens, EOS]])
+    spelled, heard = [], []
+    for one in hearings:
+        logits = able.model.speller(ids[:, :-1], able.model.remember(one))[0]
+        logits[..., list(module.NEVER)] = -torch.inf
+        spelled.append(float(logits.log_softmax(2).gather(2, ids[:, 1:, None]).sum()))
+        likely = able.model.ctc(one.frames).log_softmax(2).transpose(0, 1)
+        text, sizes = torch.tensor([best.tokens]), torch.tensor([len(best.tokens)])
+        heard.append(-float(nn.functional.ctc_loss(likely, text, one.lengths, sizes, BLANK, reduction="sum")))
+    assert len(set(spelled)) == len(set(heard)) == 3
+    assert best.scores["speller"] == pytest.approx(sum(spelled) / 3, abs=1e-3)
+    assert best.scores["ctc"] == pytest.approx(sum(heard) / 3, abs=1e-3)
