@@ -40,7 +40,7 @@ from las.train.language_model import (
     perplexity,
 )
 from las.train.ngram import estimate
-from las.transcribe.language_model import open_scorer, read_language_model
+from las.transcribe.language_model import check_tokens, open_scorer, read_language_model
 
 UNCUT = 100_000  # tokens of a sentence that is scored, at most
 SCORED_TOKENS = 8192  # in a batch
@@ -53,6 +53,7 @@ NO_TEXT = (BLANK, UNK, BOS)  # tokens that no transcript and no sample holds
 class LanguageModelRunConfig:
     """All settings of a language model's run; its folder keeps them."""
 
+    init: str = ""  # folder of a language model to start from, with the same tokens and sizes; empty: random weights
     style: str = "basic"  # how the text is normalised; it must look like the transcripts of the recogniser
     model: LanguageModelConfig = field(default_factory=LanguageModelConfig)
     data: TextConfig = field(default_factory=TextConfig)
@@ -82,10 +83,14 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
     state = run_folder.opened(config, folder, resume, free=("train.device", "train.save_minutes"))
     device = choose_device(config.train.device)
     tokenizer = read_tokenizer(config.data.tokenizer)
-    valid = _store(folder / TOKENIZED / "valid", config.data.valid, config, tokenizer, resume)
-    store = _store(folder / TOKENIZED / "train", config.data.train, config, tokenizer, resume)
     torch.manual_seed(config.train.seed)
     model = LanguageModel(config.model, tokenizer.size).to(device)
+    if state is None and config.init:
+        known, own, _ = read_language_model(config.init)
+        check_tokens(own, tokenizer, f"init={config.init}")
+        checkpoint.load_weights(model, known.state_dict(), f"init={config.init}")
+    valid = _store(folder / TOKENIZED / "valid", config.data.valid, config, tokenizer, resume)
+    store = _store(folder / TOKENIZED / "train", config.data.train, config, tokenizer, resume)
     validate = partial(perplexity, model, valid, config.data.batch_tokens)
     if state is None:
         validate()  # what cannot work should fail now

@@ -136,6 +136,23 @@ def test_a_run_is_refused_resumed_and_comes_to_the_same(las, paths, tmp_path, mo
     assert (tmp_path / "run/language_model/model.safetensors").read_bytes() == whole
 
 
+def test_a_language_model_starts_from_another(las, text, trained, paths, tmp_path):
+    scored = las("lm", "score", text / "valid.txt", "--model", trained)[1]
+    started = float(scored.split("per token ")[1].split(",")[0])
+    words = (*TINY, *paths, f"init={trained}", "train.epochs=1", "train.optimizer.rate=1e-9")
+    status, _, err = las("lm", "train", *words, "-o", tmp_path / "run")
+    assert status == 0, err
+    assert float(err.split("perplexity per token ")[-1].split()[0]) == pytest.approx(started, abs=2e-3)
+    status, _, err = las("lm", "train", *words, "model.width=8", "-o", tmp_path / "other")
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"init={trained}: " in err
+    assert "has shape" in err
+    train_tokenizer(["the cat"], 20, "char", tmp_path / "other.model")
+    status, _, err = las("lm", "train", *words, f"data.tokenizer={tmp_path}/other.model", "-o", tmp_path / "other")
+    assert (status, err.count("\n")) == (1, 1)
+    assert f"init={trained}: a language model of " in err
+
+
 def test_ngrams_are_estimated_scored_and_better_than_chance(las, text, trained, tmp_path):
     arpa = tmp_path / "new" / "lm.arpa.gz"
     words = (text / "train.txt.xz", "--tokenizer", trained, "--order", 3, "--cutoffs", "0,1", "-o", arpa)
