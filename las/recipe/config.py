@@ -69,7 +69,8 @@ def _check_passes_differ(model: ModelConfig, train: TrainConfig) -> None:
     if train.mwer.hypotheses:
         raise UserError("train.mwer.hypotheses with train.objective's consistency: give only one")
     drops = max(model.listener.dropout, model.speller.dropout, train.sampling.share)
-    if not (drops or masks.frequency_masks or masks.time_masks or masks.time_warp):
+    speeds = len(set(objective.pass_speeds)) > 1
+    if not (drops or speeds or masks.frequency_masks or masks.time_masks or masks.time_warp):
         raise UserError(
             "train.objective's consistency without masks and dropout: two passes say the same, and the second takes "
             "time; give model.spec_augment masks, model.listener.dropout or model.speller.dropout"

@@ -30,7 +30,7 @@ from las.errors import Interrupted, UserError
 from las.ledger import Ledger
 from las.model.las import LAS
 from las.train.averaging import MovingAverage
-from las.train.consistency import disagreement
+from las.train.consistency import disagreement, two_passes
 from las.train.distributed import World
 from las.train.gradients import GradientSum
 from las.train.growth import layers_at
@@ -360,9 +360,9 @@ class Trainer:
     def _backward(self, batch: Batch) -> Losses:
         objective, update = self.config.objective, self.progress.update
         passes = objective.passes
+        if passes == 2:
+            batch = two_passes(batch, objective.pass_speeds, self.rate, self.config.seed, update)
         batch = batch.to(self.device)
-        if passes > 1:  # not always: it copies every tensor
-            batch = batch.repeated(passes)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = self.model(batch, self.begin, self.config.sampling.share_at(update))
             expected = self.mwer(self.model, output.listened, batch) if self.mwer is not None else None

@@ -43,6 +43,10 @@ class ObjectiveConfig:
     ctc_consistency: float = 0.0  # weight of how far apart two passes over a batch are in their CTC branches, such as
     #                               0.2; takes twice the time; 0 here and below: one pass
     speller_consistency: float = 0.0  # the same of the speller, such as 1
+    pass_speeds: tuple[
+        float, ...
+    ] = ()  # such as [0.9,1.0,1.1]: one is drawn for each of the two passes, and CTC branches
+    #                                      are compared where both draw the same; with augment.speeds [1.0]
 
     def __post_init__(self) -> None:
         if not 0 <= self.ctc_weight <= 1 or not 0 <= self.label_smoothing < 1:
@@ -58,6 +62,10 @@ class ObjectiveConfig:
             raise UserError("objective: guide_weight and guide_over must be 0 or more, guide_width above 0")
         if min(self.ctc_consistency, self.speller_consistency) < 0:
             raise UserError("objective: ctc_consistency and speller_consistency must be 0 or more")
+        if not all(0.5 <= speed <= 2 for speed in self.pass_speeds):
+            raise UserError(f"objective.pass_speeds {list(self.pass_speeds)}: each between 0.5 and 2")
+        if self.pass_speeds and not self.speller_consistency:
+            raise UserError("objective.pass_speeds without speller_consistency: passes that nothing compares")
 
     @property
     def passes(self) -> int:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from las.batch import Batch
+from las.batch import Batch, pad
+from las.data.augment import change_speed
 from las.model.las import Listened, Output
 from las.model.masking import valid_frames
-from las.train.consistency import disagreement
+from las.train.consistency import disagreement, two_passes
 
 V = 5  # tokens
 
@@ -64,3 +67,34 @@ def test_without_ctc_only_the_speller_is_compared():
     found = disagreement(*passes([2], [3], torch.randn(2, 3, V), None))
     assert found.speller > 0
     assert found.ctc.item() == 0.0
+
+
+def test_ctc_is_compared_where_both_passes_have_the_same_frames():
+    torch.manual_seed(4)
+    logits, ctc = torch.randn(2, 4, V), torch.randn(2, 6, V)
+    output, batch = passes([3], [6], logits, ctc)
+    other = replace(output, listened=replace(output.listened, lengths=torch.tensor([6, 5])))
+    assert disagreement(output, batch).ctc > 0
+    assert disagreement(other, batch).ctc.item() == 0.0
+    assert disagreement(other, batch).speller == disagreement(output, batch).speller
+
+
+def test_each_pass_is_heard_at_a_speed_of_its_own():
+    torch.manual_seed(5)
+    rate, rows = 8_000, [torch.randn(4_000), torch.randn(2_500)]
+    waves, samples = pad(rows)
+    batch = Batch(["a", "b"], waves, samples, torch.tensor([[3, 4], [5, 0]]), torch.tensor([2, 1]))
+    found = [two_passes(batch, (0.8, 1.0, 1.25), rate, 0, update) for update in range(20)]
+    drawn = set()
+    for update, both in enumerate(found):
+        assert both.ids == ["a", "b"] * 2
+        assert torch.equal(both.tokens, batch.tokens.repeat(2, 1))
+        assert both.lengths.tolist() == [2, 1, 2, 1]
+        speeds = tuple(round(4_000 / int(both.samples[first]), 2) for first in (0, 2))
+        for row, (wave, speed) in enumerate((wave, speed) for speed in speeds for wave in rows):
+            expected = change_speed(wave, speed, rate)
+            assert torch.equal(both.waves[row, : int(both.samples[row])], expected)
+        drawn.add(speeds)
+        assert torch.equal(both.waves, two_passes(batch, (0.8, 1.0, 1.25), rate, 0, update).waves)
+    assert len(drawn) > 4
+    assert torch.equal(two_passes(batch, (), rate, 0, 0).waves, batch.repeated(2).waves)

@@ -181,6 +181,11 @@ def test_settings_that_cannot_be_are_refused(settings):
         ({"guide_weight": -1.0}, "guide_weight and guide_over must be 0 or more, guide_width above 0"),
         ({"guide_width": 0.0}, "guide_width above 0"),
         ({"ctc_consistency": -0.1}, "ctc_consistency and speller_consistency must be 0 or more"),
+        (
+            {"speller_consistency": 1.0, "pass_speeds": (0.9, 3.0)},
+            r"objective.pass_speeds \[0\.9, 3\.0\]: each between",
+        ),
+        ({"ctc_consistency": 1.0, "pass_speeds": (0.9, 1.1)}, "objective.pass_speeds without speller_consistency"),
         ({"speller_consistency": -1.0}, "ctc_consistency and speller_consistency must be 0 or more"),
     ],
 )
