@@ -43,10 +43,8 @@ class ObjectiveConfig:
     ctc_consistency: float = 0.0  # weight of how far apart two passes over a batch are in their CTC branches, such as
     #                               0.2; takes twice the time; 0 here and below: one pass
     speller_consistency: float = 0.0  # the same of the speller, such as 1
-    pass_speeds: tuple[
-        float, ...
-    ] = ()  # such as [0.9,1.0,1.1]: one is drawn for each of the two passes, and CTC branches
-    #                                      are compared where both draw the same; with augment.speeds [1.0]
+    pass_speeds: tuple[float, ...] = ()  # such as [0.9,1.0,1.1]: one is drawn for each of the two passes, and CTC
+    #                                      branches are compared where both draw the same; with augment.speeds [1.0]
 
     def __post_init__(self) -> None:
         if not 0 <= self.ctc_weight <= 1 or not 0 <= self.label_smoothing < 1:
