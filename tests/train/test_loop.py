@@ -248,7 +248,13 @@ def test_an_update_of_which_nothing_fits_is_none(make):
 
 
 @pytest.mark.parametrize(
-    "words", [("train.accumulate=2",), ("train.weight_noise=0.05",), ("train.sampling.share=0.5",)]
+    "words",
+    [
+        ("train.accumulate=2",),
+        ("train.weight_noise=0.05",),
+        ("train.sampling.share=0.5",),
+        ("train.objective.speller_consistency=1", "train.objective.pass_speeds=[0.9,1.0,1.1]"),
+    ],
 )
 def test_resuming_is_exact_where_batches_are_split(make, words):
     """However far an attempt comes before memory runs out."""
