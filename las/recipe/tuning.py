@@ -17,7 +17,6 @@ import torch
 
 from las import audio, checkpoint
 from las import config as settings
-from las.batch import pad
 from las.data.shards import Entry, Index, holds_shards, read_index, read_sample
 from las.errors import UserError
 from las.recipe.config import RunConfig
@@ -103,8 +102,9 @@ def decode(
         )
     for entries in _batches(index):
         samples = [read_sample(index, entry) for entry in entries]
-        waves, lengths = pad([audio.load(sample.audio_bytes, recognizer.rate) for sample in samples])
-        for sample, found in zip(samples, recognizer.decode(waves, lengths, search, hypotheses), strict=True):
+        waves = [audio.load(sample.audio_bytes, recognizer.rate) for sample in samples]
+        lists = recognizer.spell(recognizer.hear(waves, search), search, hypotheses)
+        for sample, found in zip(samples, lists, strict=True):
             reference = normalize(sample.text, style)
             words += len(reference.split())
             texts = [normalize(recognizer.tokenizer.decode(list(one.tokens)), style) for one in found]

@@ -212,14 +212,6 @@ class Recognizer:
                 raise UserError(f"hot word {text!r}: the model's tokens cannot write {unknown!r}")
         return [ids for text in hot_words if (ids := self.tokenizer.encode(text))]
 
-    @torch.no_grad()
-    def decode(
-        self, waves: Tensor, samples: Tensor, search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
-    ) -> list[list[Hypothesis]]:
-        """The best hypotheses of padded waves (B, N) with (B,) samples each; `phrases` are hot words in tokens."""
-        own = [wave[:length] for wave, length in zip(waves, samples.tolist(), strict=True)]
-        return self.spell(self.hear(own, search), search, best, phrases)
-
     def hear(self, waves: Sequence[Tensor], search: SearchConfig) -> list[Listened]:
         """What the listener makes of waves (N,) as they are, and then at the search's other speeds."""
         others = ([change_speed(wave, speed, self.rate) for wave in waves] for speed in search.other_speeds)
