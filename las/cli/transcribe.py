@@ -207,6 +207,20 @@ def _check_outputs(paths: list[str], formats: list[str], output_dir: Path | None
                 f"{other} and {path} would both be written to {Path(path).stem}.{formats[0]}; "
                 "transcribe them into different folders"
             )
+    if output_dir is not None:
+        _spare_neighbours(paths, formats, output_dir)
+
+
+def _spare_neighbours(paths: list[str], formats: list[str], output_dir: Path) -> None:
+    """Refuse to write over what stands beside a recording: as like as not it is the transcript made by hand."""
+    for path in paths:
+        for name in formats:
+            beside = Path(path).with_suffix(f".{name}")
+            if beside.exists() and beside.parent.resolve() == output_dir.resolve():
+                raise UserError(
+                    f"{beside} stands beside its recording and may have been written by hand; "
+                    "name another folder with -o, or take it away first"
+                )
 
 
 def models() -> None:

@@ -132,6 +132,23 @@ def test_two_recordings_of_one_name_are_not_written_over_each_other(complaint, t
     assert not output.exists()
 
 
+def test_a_transcript_beside_its_recording_is_not_written_over(las, complaint, trained, voices, monkeypatch):
+    folder, model = voices[0].parent, trained / "model"
+    monkeypatch.chdir(folder)
+    beside = voices[0].with_suffix(".srt")
+    beside.write_text("by hand")
+    found = complaint("transcribe", voices[1].name, voices[0].name, "-f", "all", "-o", ".", "--model", model)
+    assert found == (
+        f"{beside.name} stands beside its recording and may have been written by hand; "
+        "name another folder with -o, or take it away first"
+    )
+    assert beside.read_text() == "by hand"
+    assert not voices[1].with_suffix(".txt").exists()  # nothing was begun
+    for _ in range(2):  # one's own folder is written again
+        assert las("transcribe", voices[0], "-f", "srt", "-o", folder / "out", "--model", model) == (0, "", "")
+    assert beside.read_text() == "by hand"
+
+
 def test_an_output_folder_that_cannot_be_written(complaint, random_model, voices, tmp_path):
     (tmp_path / "file").write_text("in the way")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
