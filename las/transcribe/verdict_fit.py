@@ -2,7 +2,8 @@
 
 One verdict after another, in the order in which `judge` asks: each threshold is put where precision and recall of its
 verdict are best together (F1; F.5 for `low`) among the cases that the verdicts before it leave. Places are tried in
-equal ratios, and of those that are equally good the middle one is taken.
+equal ratios, and of those that are equally good the middle one is taken. `low` is for what no case foresees too, such
+as music or a language that the model was not taught, so that it is bounded by what it says of fine transcripts alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ PACE_SHARE = 0.25  # of the usual move of attention for a token: what moves on l
 TRIED = 40  # places of a threshold that are tried
 FEW = 10  # loops below which what tells them stays as it is: one alone would be worth any number of false ones
 LOW_BETA = 0.5  # recall of `low` counts half of precision: fine strings that it is given to are too many as it is
+LOW_FALSE = 0.03  # share of transcripts that are fine that are `low` at most
 RANGE = 100.0  # times the lowest of them that the highest is
 
 
@@ -31,6 +33,7 @@ class Case:
     kind: str  # how it was made
     verdict: str
     evidence: Evidence
+    compared: bool = True  # its words were held against what was said; of a part of a recording nobody knows that
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,7 @@ class Score:
 def fit(cases: Sequence[Case]) -> Thresholds:
     """Thresholds for `judge`. Raises `UserError` where a verdict has no case.
 
-    Loops may be few or none, as many a model never loops: what tells them then stays the default. So does what tells
-    `low` where it would be wrong more often than right.
+    Loops may be few or none, as many a model never loops: what tells them then stays the default.
     """
     of = {name: [one.evidence for one in cases if one.verdict == name] for name in VERDICTS}
     if missing := [name for name, own in of.items() if not own and name != "loop"]:
@@ -82,9 +84,8 @@ def fit(cases: Sequence[Case]) -> Thresholds:
         of["skipped"], [*of["low"], *of["ok"]], lambda one: (one.inside_nats, one.inside_seconds)
     )
     by = replace(by, inside_nats=nats, inside_seconds=seconds)
-    doubt = 1 - _best_above(of["low"], of["ok"], lambda one: 1 - one.confidence, LOW_BETA)
-    found, false = (sum(one.confidence < doubt for one in of[name]) for name in ("low", "ok"))
-    return replace(by, confidence=doubt) if found >= false else by
+    fine = [one.evidence for one in cases if one.verdict == "ok" and one.compared]
+    return replace(by, confidence=_doubt(of["low"], fine)) if fine else by
 
 
 def score(cases: Sequence[Case], by: Thresholds) -> list[Score]:
@@ -119,6 +120,12 @@ def _pace(fine: Sequence[Evidence], otherwise: float) -> float:
     steps = [step for one in fine for step in np.diff(one.places)]
     usual = float(np.median(steps)) if steps else 0.0
     return PACE_SHARE * usual if usual > 0 else otherwise
+
+
+def _doubt(low: Sequence[Evidence], fine: Sequence[Evidence]) -> float:
+    """The confidence below which a transcript is `low`."""
+    best = 1 - _best_above(low, fine, lambda one: 1 - one.confidence, LOW_BETA)
+    return min(best, float(np.quantile([one.confidence for one in fine], LOW_FALSE)))
 
 
 def _best_above(
