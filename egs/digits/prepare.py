@@ -40,7 +40,7 @@ TEST = range(5)  # of these: FSDD's own test set
 DEV = range(45, 50)  # of these: training recordings on which settings are chosen
 TEST_TIMES = {"FSDD": 4, "synthetic": 2}  # how often each test recording comes: 1,200 words either way
 RATE = 8_000  # Hz
-LONGEST = 7  # words in a string
+LONGEST = 7  # words in a string; in training where nothing else is asked for
 PAUSE = (0.05, 0.5)  # s, between words
 EDGE = (0.05, 0.25)  # s, before the first word and after the last
 FLOOR = 200  # samples, 25 ms: the quietest window of a recording is taken for its noise floor
@@ -148,10 +148,10 @@ def plan(corpus: Corpus, options: argparse.Namespace) -> dict[str, list[String]]
         test += cover(corpus.clips(speaker, indices), times, "test")
     dev = [string for speaker in speakers for string in cover(corpus.clips(speaker, DEV), 2, "dev")]
     clips = {speaker: corpus.clips(speaker, training) for speaker in speakers}
-    train = list(draw(clips, options.train_strings, f"train-{options.seed}", options.level))
+    train = list(draw(clips, options.train_strings, f"train-{options.seed}", options.level, options.longest))
     if corpus.source != "synthetic":
         clips = {voice: corpus.clips(voice, INDICES) for voice in VOICES}
-    extra = draw(clips, options.synthetic, f"synthetic-{options.seed}", options.level, one_breath=True)
+    extra = draw(clips, options.synthetic, f"synthetic-{options.seed}", options.level, options.longest, True)
     return {"train": train + list(extra), "dev": dev, "test": test}
 
 
@@ -170,7 +170,7 @@ def cover(clips: list[Clip], times: int, split: str) -> list[String]:
 
 
 def draw(
-    clips: dict[str, list[Clip]], count: int, name: str, level: float, one_breath: bool = False
+    clips: dict[str, list[Clip]], count: int, name: str, level: float, longest: int, one_breath: bool = False
 ) -> Iterator[String]:
     """`count` training strings, speakers in turn; a speaker's clips all come once before any comes again.
 
@@ -181,7 +181,7 @@ def draw(
     bags: dict[str, list[Clip]] = {speaker: [] for speaker in clips}
     for number in range(count):
         speaker = list(clips)[number % len(clips)]
-        length = generator.randint(1, LONGEST)
+        length = generator.randint(1, longest)
         if len(bags[speaker]) < length:
             bags[speaker] += generator.sample(clips[speaker], len(clips[speaker]))
         chosen = tuple(bags[speaker].pop(0) for _ in range(length))
@@ -283,9 +283,11 @@ def replace(path: Path, text: str) -> None:
 
 
 def prepare(options: argparse.Namespace) -> None:
+    if not 1 <= options.longest <= len(INDICES):
+        raise UserError(f"--longest {options.longest}: a training string has 1 to {len(INDICES)} words at most")
     corpus = find_corpus(options.corpus, options.output, options.offline, options.mirror)
     facts: dict[str, object] = {"source": corpus.source, "corpus": corpus.place, "speakers": list(corpus.speakers)}
-    names = ("held_out", "train_strings", "train_all", "synthetic", "level", "seed")
+    names = ("held_out", "train_strings", "longest", "train_all", "synthetic", "level", "seed")
     facts |= {name: getattr(options, name) for name in names}
     write(plan(corpus, options), corpus, options.output, facts)
 
@@ -295,6 +297,7 @@ def options() -> argparse.ArgumentParser:
     options = parser("Connected digit strings from the Free Spoken Digit Dataset", __file__, "fsdd", MIRROR)
     options.add_argument("--held-out", metavar="SPEAKER", help="test on all of this speaker, train on the others")
     options.add_argument("--train-strings", type=int, default=4000, metavar="N", help="default: 4000")
+    options.add_argument("--longest", type=int, default=LONGEST, metavar="N", help=f"words of them; default: {LONGEST}")
     options.add_argument("--train-all", action="store_true", help="train on dev's recordings too (in other strings)")
     options.add_argument("--synthetic", type=int, default=0, metavar="N", help="training strings by synthetic voices")
     options.add_argument("--level", type=float, default=10.0, metavar="DB", help="training level +- this; default: 10")

@@ -90,16 +90,23 @@ def test_a_held_out_speaker_is_tested_and_nothing_else(corpus):
     assert {index for _, _, index in files(split["train"])} == set(range(45))
 
 
-def test_strings_have_one_to_seven_digits_of_one_speaker_and_pauses_in_range(corpus):
-    strings = [string for part in planned(corpus, "--synthetic", "200").values() for string in part]
+def test_strings_are_of_one_speaker_with_pauses_in_range_and_longer_in_training(corpus):
+    split = planned(corpus, "--synthetic", "200", "--longest", "12")
+    strings = [string for part in split.values() for string in part]
     assert len({string.id for string in strings}) == len(strings)
-    lengths = collections.Counter(len(string.clips) for string in strings)
-    assert set(lengths) == set(range(1, 8))
+    for name, longest in (("train", 12), ("dev", 7), ("test", 7)):
+        assert {len(string.clips) for string in split[name]} == set(range(1, longest + 1))
     for string in strings:
         assert len({clip.speaker for clip in string.clips}) == 1
         assert len(set(string.clips)) == len(string.clips) or string.id.startswith(("train", "synthetic"))
         assert len(string.gaps) == len(string.clips) + 1
         assert all(0.05 <= gap <= 0.5 for gap in string.gaps)
+
+
+@pytest.mark.parametrize("longest", ["0", "51"])
+def test_strings_of_no_words_and_of_more_than_there_are(longest, tmp_path, capsys):
+    assert prepare.main(["--output", str(tmp_path), "--offline", "--longest", longest]) == 1
+    assert f"--longest {longest}: a training string has 1 to 50 words at most" in capsys.readouterr().err
 
 
 def test_training_digits_and_speakers_are_balanced(corpus):
