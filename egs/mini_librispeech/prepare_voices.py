@@ -12,7 +12,6 @@ together with the recordings. DIR/sentences/ gets the audio and train.jsonl.
 """
 
 import argparse
-import gzip
 import os
 import random
 import shutil
@@ -31,6 +30,7 @@ from rich.progress import track
 from las.audio import load
 from las.data.corpus import sole_writer
 from las.data.manifest import Utterance, read_manifest, write_manifest
+from las.data.sentences import read_sentences
 from las.data.voices import VOICES, installed, speak
 from las.errors import UserError
 
@@ -44,19 +44,7 @@ BEFORE, AFTER = 800, 1600  # samples kept before the first and after the last lo
 VALID = 300  # phrases kept for validation
 SENTENCE = (4, 30)  # fewest and most words of a sentence
 ACCENTS = ("en-us",) * 4 + ("en-gb", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-029")
-ODD = (
-    "robo",
-    "Robot",
-    "anikaRobot",
-    "UniRobot",
-    "whisper",
-    "Demonic",
-    "Storm",
-    "fast",
-    "RicishayMax",
-    "announcer",
-    "Mr ",
-)
+ODD = ("robo", "anikaRobot", "UniRobot", "whisper", "Demonic", "Storm", "fast", "RicishayMax", "announcer", "Mr ")
 
 
 @dataclass(frozen=True)
@@ -146,8 +134,7 @@ def prepare_sentences(output: Path, count: int, seed: int) -> None:
     path = output / "lm.txt.gz"
     if not path.exists():
         raise UserError(f"{path}: not there; prepare_lm.py --output {output} makes it")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        texts = [line.split() for line in file]
+    texts = [line.split() for line in read_sentences([path], "verbatim")]
     keep(speak_all(list(draw_sentences(texts, count, seed)), output / "sentences"), output / "sentences/train.jsonl")
 
 
