@@ -8,7 +8,7 @@ says of DIR/train.jsonl's words, and then on the recordings (`init=`). Each phra
 loudness and a little white noise, drawn by seed. DIR/voices/ gets the audio and train.jsonl, valid.jsonl.
 
 With --sentences whole sentences of DIR/lm.txt.gz (prepare_lm.py) are said instead, by more voices, to be trained on
-together with the recordings. DIR/sentences/ gets the audio and train.jsonl.
+together with the recordings. DIR/sentences/ gets the audio, and DIR/mix.jsonl tells of both, for `las shard`.
 """
 
 import argparse
@@ -130,12 +130,14 @@ def prepare(output: Path, count: int, seed: int) -> None:
 
 
 def prepare_sentences(output: Path, count: int, seed: int) -> None:
-    """Sentences of the language model's text, all to train on."""
+    """Sentences of the language model's text, all to train on, beside the recordings."""
     path = output / "lm.txt.gz"
     if not path.exists():
         raise UserError(f"{path}: not there; prepare_lm.py --output {output} makes it")
+    recordings = read_manifest(output / "train.jsonl")
     texts = [line.split() for line in read_sentences([path], "verbatim")]
-    keep(speak_all(list(draw_sentences(texts, count, seed)), output / "sentences"), output / "sentences/train.jsonl")
+    sentences = speak_all(list(draw_sentences(texts, count, seed)), output / "sentences")
+    keep([*recordings, *sentences], output / "mix.jsonl")
 
 
 def speak_all(phrases: list[Phrase], place: Path) -> list[Utterance]:

@@ -378,17 +378,20 @@ def test_phrases_are_written_with_their_manifests(tmp_path, monkeypatch, capsys)
     assert "wanted transcripts, and more than 2 phrases of them" in capsys.readouterr().err
 
 
-def test_sentences_are_said_by_many_voices(tmp_path, monkeypatch, capsys):
+def test_sentences_are_said_by_many_voices_and_stand_beside_the_recordings(tmp_path, capsys):
     assert prepare_voices.main(["--output", str(tmp_path), "--sentences", "2"]) == 1
     assert "lm.txt.gz: not there; prepare_lm.py" in capsys.readouterr().err
     long, short = " ".join(["word"] * 31), "too few words"
+    soundfile.write(tmp_path / "recorded.wav", np.zeros(1600), 16_000)
+    write_manifest(tmp_path / "train.jsonl", [Utterance("1", str(tmp_path / "recorded.wav"), "as it was read", 0.1)])
     with gzip.open(tmp_path / "lm.txt.gz", "wt") as file:
         file.writelines(f"{text}\n" for text in (long, "it was the best of times", short, "we were all going"))
     assert prepare_voices.main(["--output", str(tmp_path), "--sentences", "3"]) == 1
     assert "2 sentences of 4 to 30 words; wanted 3" in capsys.readouterr().err
     assert prepare_voices.main(["--output", str(tmp_path), "--sentences", "2"]) == 0
-    train = read_manifest(tmp_path / "sentences/train.jsonl")
-    assert {one.text for one in train} == {"it was the best of times", "we were all going"}
+    train = read_manifest(tmp_path / "mix.jsonl")
+    assert train[0].text == "as it was read"
+    assert {one.text for one in train[1:]} == {"it was the best of times", "we were all going"}
     assert all(soundfile.info(one.audio).duration == pytest.approx(one.seconds) for one in train)
     texts = [f"this is sentence {number}".split() for number in range(400)]
     drawn = list(prepare_voices.draw_sentences(texts, 400, seed=0))
