@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
+import math
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,9 +125,23 @@ def _merge(kind: type[Config], sources: Sequence[Sequence[Layer]]) -> Config:
                 raise UserError(f"{where}: {culprit}: {_one_line(error)}") from None
     last = [where for layers in sources for where, _ in layers][-1:]
     try:
-        return typing.cast(Config, OmegaConf.to_object(merged))
+        made = typing.cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         raise UserError(f"{last[0] if last else kind.__name__}: {error.full_key}: {_one_line(error)}") from None
+    if name := _not_a_number(made):
+        raise UserError(f"{last[0] if last else kind.__name__}: {name}: nan is not a number")
+    return made
+
+
+def _not_a_number(config: Any) -> str:
+    """The dotted name of the first setting that is NaN, which passes every comparison; empty if there is none."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value) and (deeper := _not_a_number(value)):
+            return f"{field.name}.{deeper}"
+        if isinstance(value, float) and math.isnan(value):
+            return field.name
+    return ""
 
 
 def _refuse_interpolations(value: Any, where: str) -> None:

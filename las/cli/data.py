@@ -10,9 +10,8 @@ from typing import Annotated
 
 import typer
 
-from las.cli.options import is_read, named_sets
+from las.cli.options import named_sets, refuse_overwriting
 from las.cli.progress import progress_bar
-from las.errors import UserError
 from las.files import write_text
 
 LOST_MINUTES = 24 * 60.0  # a rank that has finished its part of a large corpus waits this long for one that has not
@@ -30,6 +29,7 @@ def tokenizer(
     from las.data.sentences import read_sentences
     from las.text.tokenizer import train_tokenizer
 
+    refuse_overwriting(output, texts)
     sentences = read_sentences(texts, "verbatim")
     trained = train_tokenizer(sentences, size, kind, output)  # type: ignore[arg-type]
     print(f"{output}: {trained.size} tokens ({kind}; {size} asked for)")
@@ -76,8 +76,7 @@ def import_(
     from las.data.manifest import write_manifest
     from las.ledger import Ledger
 
-    if is_read(output, [source]):
-        raise UserError(f"{output}: is what is imported; name another file")
+    refuse_overwriting(output, [source])
     stretches = foreign.read(source)
     ledger = Ledger()
     with progress_bar("importing", len(stretches)) as bar:
@@ -102,8 +101,8 @@ def doctor(
     from las.text.tokenizer import Tokenizer
 
     named = named_sets(sets)
-    if output is not None and is_read(output, named.values()):
-        raise UserError(f"{output}: is one of the sets; name another file for the report")
+    if output is not None:
+        refuse_overwriting(output, named.values())
     tokens = None if tokenizer is None else Tokenizer.load(tokenizer)
     with progress_bar("listening", None) as bar:
         report = examine(named, tokens, workers or os.cpu_count() or 1, bar)

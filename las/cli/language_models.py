@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from las.cli.options import Device, Keys, Resume, RunFolder, RunWords, run_settings
+from las.cli.options import Device, Keys, Resume, RunFolder, RunWords, refuse_overwriting, run_settings
 from las.cli.progress import LanguageModelBar, progress_bar
 
 LanguageModelName = Annotated[str, typer.Option("--model", help="A folder of `las lm train`, or an ARPA file.")]
@@ -44,6 +44,7 @@ def ngram(
 
     if not re.fullmatch(r"\d+(,\d+)*", cutoffs):
         raise typer.BadParameter(f"{cutoffs!r}: wanted numbers such as 0,1,2", param_hint="--cutoffs")
+    refuse_overwriting(output, [*texts, tokenizer])
     tokens = language_models.read_tokenizer(tokenizer)
     least = [int(number) for number in cutoffs.split(",")]
     sizes = language_models.estimate_ngrams(texts, tokens, style, order, least, output)

@@ -46,6 +46,12 @@ def is_read(file: Path, inputs: Iterable[str | Path]) -> bool:
     return file.exists() and any(os.path.exists(path) and os.path.samefile(file, path) for path in inputs)
 
 
+def refuse_overwriting(file: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise `UserError` where a file to be written would take the place of one that it is made from."""
+    if is_read(file, inputs):
+        raise UserError(f"{file}: would overwrite what it is made from; name another file")
+
+
 def spare(folder: Path, names: Iterable[str], inputs: Iterable[str | Path]) -> None:
     """Raise `UserError` where a file of a report on sets of these names would take the place of an input."""
     inputs = list(inputs)

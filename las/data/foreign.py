@@ -21,7 +21,7 @@ import math
 import os
 import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -134,15 +134,22 @@ def _cut(one: Stretch, rate: int, wave: torch.Tensor, path: Path) -> float:
 def _folder(root: Path) -> Iterator[Stretch]:
     """A recording is the audio file beside its transcript; the id is their path without suffix."""
     files = sorted(audio.files_below(root))
-    texts = {_stem(root, path): path for path in files if path.suffix.lower() in TRANSCRIPTS}
-    heard: dict[Path, Path] = {}
-    for path in files:
-        if path.suffix.lower() in audio.SUFFIXES:
-            heard.setdefault(_stem(root, path), path)
+    texts, heard = _by_stem(root, files, TRANSCRIPTS), _by_stem(root, files, audio.SUFFIXES)
     for stem in sorted({*texts, *heard}):
         text = " ".join(_text(texts[stem]).split()) if stem in texts else None
         recording = heard.get(stem, stem.with_name(f"{stem.name}.wav"))
         yield Stretch(stem.relative_to(root).as_posix(), recording, text)
+
+
+def _by_stem(root: Path, files: Iterable[Path], suffixes: Collection[str]) -> dict[Path, Path]:
+    found: dict[Path, Path] = {}
+    for path in files:
+        if path.suffix.lower() in suffixes:
+            stem = _stem(root, path)
+            if stem in found:
+                raise UserError(f"{path}: {found[stem].name} has the same name; keep one of the two here")
+            found[stem] = path
+    return found
 
 
 def _stem(root: Path, path: Path) -> Path:
@@ -174,14 +181,26 @@ def _table(path: Path) -> Iterator[Stretch]:
                 raise UserError(f"{path}, line {rows.line_num}: more cells than the head has{quoted}")
             if cells["audio"] is None or cells["text"] is None:
                 raise UserError(f"{path}, line {rows.line_num}: fewer cells than the head has")
-            if not cells["audio"].strip():
+            if not Path(cells["audio"].strip()).name:
                 raise UserError(f"{path}, line {rows.line_num}: names no recording")
-            name = cells["id"] or Path(cells["audio"]).with_suffix("").as_posix()
+            name = cells["id"] or _name(cells["audio"])
             yield Stretch(
                 name, _beside(path.parent, cells["audio"]), " ".join(cells["text"].split()), cells["speaker"] or None
             )
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num + 1}: {error}") from None  # the line that was being read
+
+
+def _name(place: str) -> str:
+    """The id of a recording that has none: its path without the suffix of an audio file.
+
+    >>> _name("clips/1.5.wav"), _name("clips/1.5")
+    ('clips/1.5', 'clips/1.5')
+    """
+    path = Path(place)
+    if not path.name:
+        raise ValueError(f"{place!r} names no recording")
+    return (path.with_suffix("") if path.suffix.lower() in audio.SUFFIXES else path).as_posix()
 
 
 def _beside(folder: Path, name: str) -> Path:
@@ -256,7 +275,7 @@ def _json_lines(path: Path) -> Iterator[Stretch]:
 def _nemo(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
     place = folder / record["audio_filepath"]
     start, seconds = (None if record.get(key) is None else _seconds(record[key]) for key in ("offset", "duration"))
-    name = Path(record["audio_filepath"]).with_suffix("").as_posix() + ("" if start is None else f"@{start}")
+    name = _name(record["audio_filepath"]) + ("" if start is None else f"@{start}")
     speaker = record.get("speaker")
     yield Stretch(name, place, record["text"], str(speaker) if isinstance(speaker, int) else speaker, start, seconds)
 

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import http.client
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +26,10 @@ from las.errors import UserError
 TIMEOUT = 30.0  # s without a byte
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each retry
 PIECE = 1 << 23  # bytes fetched at once for the cache
+ERRORS_OF_STORES = (
+    ("botocore.exceptions", "BotoCoreError"), ("botocore.exceptions", "ClientError"),
+    ("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError"), ("aiohttp", "ClientError"),
+)  # fmt: skip
 
 
 def is_remote(place: str) -> bool:
@@ -152,6 +157,12 @@ def _from_object_store(place: str, offset: int, size: int | None) -> bytes:
         raise UserError(f"{place}: {error}") from None  # names the package to install
     except FileNotFoundError:
         raise UserError(f"{place}: no such file there") from None
-    except (OSError, ValueError) as error:
+    except _errors_of_stores() as error:
         raise UserError(f"{place}: cannot read: {error}") from None
     return data
+
+
+def _errors_of_stores() -> tuple[type[Exception], ...]:
+    """What a store and the package behind it, where it is loaded, may raise: no credentials, no answer."""
+    loaded = [(sys.modules.get(module), name) for module, name in ERRORS_OF_STORES]
+    return OSError, ValueError, *(getattr(module, name) for module, name in loaded if module is not None)

@@ -45,6 +45,7 @@ from las.transcribe.language_model import check_tokens, open_scorer, read_langua
 UNCUT = 100_000  # tokens of a sentence that is scored, at most
 SCORED_TOKENS = 8192  # in a batch
 LONGEST_SAMPLE = 200  # tokens
+LEAST_TEMPERATURE = 0.01  # of a sample; hardly anything but the likeliest token is drawn, and nothing overflows
 TOKENIZED = "tokenized.part"  # in a run's folder; no name that somebody's text may have
 NO_TEXT = (BLANK, UNK, BOS)  # tokens that no transcript and no sample holds
 
@@ -72,8 +73,9 @@ def read_tokenizer(path: str | Path) -> Tokenizer:
 def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: LanguageModelReporter) -> Path:
     """Train as `config` says in the run folder `folder`; the folder of the language model is returned.
 
-    A folder that holds a run is refused, or with `resume` continued with the same config. The text is tokenized once,
-    into `folder`/tokenized.part, which a run that was resumed reads again and a finished one leaves no trace of.
+    A folder that holds a run is refused, or with `resume` continued with the same config; a finished one stays as it
+    is. The text is tokenized once, into `folder`/tokenized.part, which a run that was resumed reads again and a
+    finished one leaves no trace of.
     """
     for name in ("train", "valid", "tokenizer"):
         if not getattr(config.data, name):
@@ -81,6 +83,9 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("las lm train works in one process; start it without torchrun")
     state = run_folder.opened(config, folder, resume, free=("train.device", "train.save_minutes"))
+    made = folder / "language_model"
+    if run_folder.is_finished(state, config.train.epochs, made):
+        return made
     device = choose_device(config.train.device)
     tokenizer = read_tokenizer(config.data.tokenizer)
     torch.manual_seed(config.train.seed)
@@ -104,7 +109,6 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
         final = validate()
         figures = {"loss": final.loss, "per_token": final.per_token, "per_word": final.per_word}
         trainer.log.write(trainer.progress.update, "averaged", figures)
-    made = folder / "language_model"
     text = settings.to_yaml(config)
     card = _card(folder, config, trainer, final)
     checkpoint.write_model(made, text, model.state_dict(), tokenizer.to_bytes(), tokenizer.size, card)
@@ -192,8 +196,12 @@ class OpenLanguageModel:
 
     def sample(self, sentences: int, temperature: float, seed: int) -> Iterator[str]:
         """Draw some sentences; the same seed draws the same."""
-        if not 0 < temperature < math.inf or sentences < 1:
-            raise UserError("a sample needs a finite temperature above 0 and at least one sentence")
+        if not LEAST_TEMPERATURE <= temperature < math.inf or sentences < 1:
+            raise UserError(
+                f"a sample needs a finite temperature of {LEAST_TEMPERATURE:g} or more, and a sentence or more"
+            )
+        if not 0 <= seed < 1 << 64:
+            raise UserError(f"seed {seed}: wanted 0 to 2^64 - 1")
         chance = torch.Generator(self.device).manual_seed(seed)
         drawn = sample(self.scorer(sentences), sentences, BOS, EOS, LONGEST_SAMPLE, temperature, chance)
         yield from map(self.tokenizer.decode, drawn)

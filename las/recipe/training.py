@@ -45,8 +45,9 @@ PATHLESS_LIMIT = 0.01  # share of utterances without a CTC path above which a ru
 def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> Path:
     """Train as `config` says in the run folder `folder`; the model folder is returned.
 
-    A folder that holds a run is refused, or with `resume` continued with the same config. Where torchrun started this
-    process with others, they train one model together; ranks that it starts again after a failure resume.
+    A folder that holds a run is refused, or with `resume` continued with the same config; a finished one stays as it
+    is. Where torchrun started this process with others, they train one model together; ranks that it starts again
+    after a failure resume.
     """
     for name in ("train", "valid", "tokenizer"):
         if not getattr(config.data, name):
@@ -56,6 +57,8 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
         "train.device", "train.save_minutes", "train.lost_minutes", "data.workers", "data.cache", "data.leave_out",
     )  # fmt: skip
     state = run_folder.opened(config, folder, resume or again, free)
+    if run_folder.is_finished(state, config.train.epochs, folder / "model"):
+        return folder / "model"
     with world_on(config.train.device, config.train.lost_minutes) as (device, world):
         return _train(config, folder, state, reporter, device, world)
 
@@ -152,7 +155,8 @@ def _mwer(recognizer: Recognizer, config: RunConfig) -> Mwer:
 def _some_batches(loader: Loader) -> Any:
     """Batches of a random sample of the training data, enough for the features' statistics."""
     share = min(1.0, STATISTICS_SECONDS / loader.seconds)
-    return islice(loader.epoch(0), max(1, round(share * len(loader.plan(0)))))
+    drawn = 1 if loader.config.sorted_first else 0  # an epoch in no order; a sorted one begins with the shortest
+    return islice(loader.epoch(drawn), max(1, round(share * len(loader.plan(drawn)))))
 
 
 def check_ctc_paths(loader: Loader, tokenizer: Tokenizer, config: ModelConfig) -> None:

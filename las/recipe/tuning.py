@@ -8,6 +8,7 @@ the lists should be long, and `las evaluate` says what the chosen weights are wo
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from las.recipe.models import find_model, open_model
 from las.search.beam import SearchConfig
 from las.text.alignment import align
 from las.text.normalize import normalize
-from las.transcribe.recognizer import LONGEST, Recognizer
+from las.transcribe.recognizer import Recognizer
 
 GRIDS = {  # what is tried of each setting
     "ctc_weight": tuple(np.round(np.arange(0.0, 0.95, 0.1), 2)),
@@ -47,6 +48,7 @@ class Lists:
     lengths: np.ndarray  # tokens (U, N)
     errors: np.ndarray  # wrong words (U, N)
     words: int  # in the references
+    left_out: tuple[str, ...] = ()  # ids of recordings that are read in pieces, and so have no list
 
     def wer(self, search: SearchConfig) -> float:
         """Word errors over words where each list is ranked with these weights; the earlier of equals is the best."""
@@ -81,6 +83,7 @@ class Tuned:
     before: float  # WER with the settings of before
     oracle: float
     names: list[str]  # the settings that were varied
+    left_out: tuple[str, ...] = ()  # ids of recordings that were not decoded, since they are read in pieces
 
     @property
     def best(self) -> SearchConfig:
@@ -95,12 +98,14 @@ def decode(
     search = replace(recognizer.search, beam=max(hypotheses, recognizer.search.beam))
     kept: list[tuple[list[dict[str, float]], list[int], list[int]]] = []
     words, done = 0, 0.0
-    if long := [entry.id for entry in index.entries if entry.seconds > LONGEST]:
+    whole = [entry for entry in index.entries if entry.seconds <= recognizer.whole]
+    if not whole:
         raise UserError(
-            f"{index.root}: {len(long)} recordings (first: {long[0]}) are longer than {LONGEST:g} s, which are read in "
-            "pieces and have no lists; tune on shorter ones"
+            f"{index.root}: all recordings are longer than {recognizer.whole:g} s, so they are read in pieces and have "
+            "no lists; tune on shorter ones"
         )
-    for entries in _batches(index):
+    seconds = sum(entry.seconds for entry in whole)
+    for entries in _batches(whole):
         samples = [read_sample(index, entry) for entry in entries]
         waves = [audio.load(sample.audio_bytes, recognizer.rate) for sample in samples]
         lists = recognizer.spell(recognizer.hear(waves, search), search, hypotheses)
@@ -111,15 +116,16 @@ def decode(
             wrong = [align(reference, text).counts.errors for text in texts] or [len(reference.split())]
             kept.append(([one.scores for one in found], [len(one.tokens) for one in found] or [0], wrong))
         done += sum(entry.seconds for entry in entries)
-        progress(done, index.seconds)
+        progress(done, seconds)
     if not words:
         raise UserError(f"{index.root}: no words to tune on")
-    return _lists(kept, words)
+    left_out = tuple(entry.id for entry in index.entries if entry.seconds > recognizer.whole)
+    return replace(_lists(kept, words), left_out=left_out)
 
 
-def _batches(index: Index) -> list[list[Entry]]:
+def _batches(entries: Sequence[Entry]) -> list[list[Entry]]:
     batches: list[list[Entry]] = []
-    for entry in sorted(index.entries, key=lambda entry: entry.seconds):
+    for entry in sorted(entries, key=lambda entry: entry.seconds):
         if not batches or (len(batches[-1]) + 1) * entry.seconds > BATCH_SECONDS:
             batches.append([])
         batches[-1].append(entry)
@@ -170,7 +176,7 @@ def tune(lists: Lists, search: SearchConfig, names: Sequence[str]) -> Tuned:
         ((lists.wer(one), one) for one in (_changed(search, point) for point in points)),
         key=lambda found: (found[0], distance(found[1])),
     )
-    return Tuned(tried, lists.wer(search), lists.oracle, varied)
+    return Tuned(tried, lists.wer(search), lists.oracle, varied, lists.left_out)
 
 
 def surface(tuned: Tuned) -> str:
@@ -191,9 +197,12 @@ def summary(tuned: Tuned) -> str:
     """What was found, in words."""
     wer, best = tuned.tried[0]
     chosen = " ".join(f"search.{name}={getattr(best, name):g}" for name in tuned.names)
+    left = ""
+    if tuned.left_out:
+        left = f"left out: {len(tuned.left_out)} recordings that are read in pieces (first: {tuned.left_out[0]})\n"
     return (
         f"{len(tuned.tried)} settings tried on lists whose best choice would be {tuned.oracle:.2%}\n"
-        f"before {tuned.before:.2%}\nbest {wer:.2%} with {chosen}"
+        f"{left}before {tuned.before:.2%}\nbest {wer:.2%} with {chosen}"
     )
 
 
@@ -226,4 +235,7 @@ def write_search(name: str, tuned: Tuned, overrides: Sequence[str]) -> None:
     found = checkpoint.read_model(find_model(name))
     words = [*overrides, *(f"search.{one}={getattr(tuned.best, one):g}" for one in tuned.names)]
     config = settings.from_mapping(RunConfig, found.config, str(found.path / checkpoint.CONFIG), words)
+    models = {name: getattr(config.search, name) for name in ("language_model", "source_model")}
+    places = {name: os.path.abspath(path) for name, path in models.items() if path}  # it is read from any folder
+    config = replace(config, search=replace(config.search, **places))
     checkpoint.write_config(found.path, settings.to_yaml(config), found.vocabulary)

@@ -51,6 +51,11 @@ def _state(path: Path) -> dict[str, Any] | None:
         return checkpoint.read_state(before)
 
 
+def is_finished(state: dict[str, Any] | None, epochs: int, model: Path) -> bool:
+    """Whether nothing is left to do: all is trained and `model` is made, and may hold what was fitted to it since."""
+    return state is not None and state["progress"]["epoch"] >= epochs and (model / checkpoint.CONFIG).is_file()
+
+
 def forget_weights(folder: Path, needed: Iterable[Path]) -> None:
     """Remove weights of a run that neither of its states needs any more."""
     kept = set(needed)

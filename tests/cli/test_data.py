@@ -23,6 +23,13 @@ def test_a_tokenizer_from_manifests_and_texts(las, corpus, tmp_path):
     assert Tokenizer.load(output).unknown("가나다라 abc x") == "x"
 
 
+def test_a_tokenizer_takes_no_text_s_place(complaint, tmp_path):
+    (tmp_path / "글.txt").write_text("가나\n", encoding="utf-8")
+    message = f"{tmp_path}/글.txt: would overwrite what it is made from; name another file"
+    assert complaint("tokenizer", tmp_path / "글.txt", "-o", tmp_path / "글.txt", "--kind", "char") == message
+    assert (tmp_path / "글.txt").read_text(encoding="utf-8") == "가나\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -102,7 +109,7 @@ def test_a_corpus_of_another_program_is_imported(las, complaint, tools, tmp_path
     assert err.startswith("las: left out: cannot be used: 1 (first: 2: ")
     assert [one.text for one in read_manifest(tmp_path / "train.jsonl")] == ["하나", "둘"]
     itself = ("import", tmp_path / "train.jsonl", "-o", tmp_path / "train.jsonl")
-    assert complaint(*itself) == f"{tmp_path}/train.jsonl: is what is imported; name another file"
+    assert complaint(*itself) == f"{tmp_path}/train.jsonl: would overwrite what it is made from; name another file"
 
 
 def test_where_no_more_can_be_written_an_import_leaves_no_manifest(complaint, tools, tmp_path, monkeypatch):
@@ -120,7 +127,7 @@ def test_where_no_more_can_be_written_an_import_leaves_no_manifest(complaint, to
 
 def test_a_report_takes_no_set_s_place(complaint, corpus, tmp_path):
     manifest = shutil.copy(corpus / "valid.jsonl", tmp_path)
-    message = f"{manifest}: is one of the sets; name another file for the report"
+    message = f"{manifest}: would overwrite what it is made from; name another file"
     assert complaint("doctor", "data", manifest, "-o", manifest) == message
 
 

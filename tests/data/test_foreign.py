@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import unicodedata
 
 import pytest
@@ -47,6 +48,15 @@ def test_a_folder_of_recordings_and_texts(tmp_path):
     assert {id: text for id, (text, *_) in taken(tmp_path / "corpus", tmp_path).items()} == TEXTS
 
 
+@pytest.mark.parametrize("name", ["하나.flac", "하나.LAB"])
+def test_two_of_one_name_in_a_folder_are_refused(tmp_path, name):
+    sound(tmp_path / "하나.wav")
+    (tmp_path / "하나.txt").write_text("hana")
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"하나\.\w+: 하나\.\w+ has the same name; keep one of the two here"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -65,8 +75,11 @@ def test_tables(tmp_path, name, content):
 
 def test_a_table_without_ids_takes_the_paths(tmp_path):
     sound(tmp_path / "one.wav")
-    (tmp_path / "a.csv").write_text('path,text\none.wav,"eins,\n  zwei "\n')
-    assert {id: text for id, (text, *_) in taken(tmp_path / "a.csv", tmp_path).items()} == {"one": "eins, zwei"}
+    sound(tmp_path / "1.1.wav")
+    shutil.copy(tmp_path / "one.wav", tmp_path / "1.2")  # no suffix: what follows the dot is of the name
+    (tmp_path / "a.csv").write_text('path,text\none.wav,"eins,\n  zwei "\n1.1.wav,b\n1.2,c\n')
+    found = {id: text for id, (text, *_) in taken(tmp_path / "a.csv", tmp_path).items()}
+    assert found == {"one": "eins, zwei", "1.1": "b", "1.2": "c"}
 
 
 def test_a_kaldi_folder_without_and_with_segments(tmp_path):
@@ -153,7 +166,8 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path):
         ({"a.json": '[{"audio_filepath": "1.wav"}]'}, r"line 1: wanted one JSON object a line, found \[\{\"audio_f"),
         ({"a.csv": '"path,text\n'}, r"a\.csv, line 1: unexpected end of data"),
         ({"a.csv": "path,text\n,a\n"}, r"a\.csv, line 2: names no recording"),
-        ({"a.jsonl": '{"audio_filepath": "", "text": "a"}\n'}, r"a\.jsonl, line 1: neither .* has an empty name"),
+        ({"a.csv": "path,text\n.,a\n"}, r"a\.csv, line 2: names no recording"),
+        ({"a.jsonl": '{"audio_filepath": "", "text": "a"}\n'}, r"a\.jsonl, line 1: neither .*'' names no recording"),
         ({"a.jsonl": "[" * 200_000}, r"a\.jsonl, line 1: not JSON \(maximum recursion"),
         ({"a.jsonl": '{"audio_filepath": "a", "text": "a", "offset": "1"}\n'}, r"line 1: .*'1' is no time in seconds"),
         ({"a.jsonl": '{"audio_filepath": "a", "text": "a", "offset": NaN}\n'}, r"line 1: .*nan is no time in seconds"),

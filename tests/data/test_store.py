@@ -2,7 +2,9 @@
 
 import hashlib
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -54,6 +56,24 @@ def test_an_object_store(corpus):
     verify(index)
     with pytest.raises(UserError, match=r"memory://bucket/nothing/index\.json: no such file there"):
         read_index("memory://bucket/nothing")
+
+
+def test_a_store_without_credentials(monkeypatch):
+    """What the package of a store raises is no OSError."""
+
+    class BotoCoreError(Exception):
+        pass
+
+    def refuse(*_, **__):
+        raise BotoCoreError("Unable to locate credentials")
+
+    package = SimpleNamespace(BotoCoreError=BotoCoreError, ClientError=BotoCoreError)
+    monkeypatch.setitem(sys.modules, "botocore.exceptions", package)
+    monkeypatch.setattr(fsspec.filesystem("memory"), "cat_file", refuse)
+    with pytest.raises(
+        UserError, match=r"memory://bucket/train/index\.json: cannot read: Unable to locate credentials"
+    ):
+        read_index("memory://bucket/train")
 
 
 def test_addresses_in_any_script(host, tmp_path):

@@ -132,7 +132,9 @@ def test_a_run_is_refused_resumed_and_comes_to_the_same(las, paths, tmp_path, mo
     assert f"{tokens}: not what the run was started with; put it back, or start another run" in message
     assert las("lm", "train", "--resume", "-o", tmp_path / "run")[0] == 0
     assert (tmp_path / "run/language_model/model.safetensors").read_bytes() == whole
+    (tmp_path / "run/language_model/README.md").write_text("mine")
     assert las("lm", "train", "--resume", "-o", tmp_path / "run")[0] == 0  # nothing is left to do
+    assert (tmp_path / "run/language_model/README.md").read_text() == "mine"
     assert (tmp_path / "run/language_model/model.safetensors").read_bytes() == whole
 
 
@@ -211,8 +213,10 @@ def test_samples_are_the_seeds(las, text, trained, tmp_path):
         (["score", "{valid}", "--model", "{lm}", "--style", "x"], "unknown text style 'x'"),
         (["score", "empty.txt", "--model", "{lm}"], "no text to read: no sentence with a character in it"),
         (["score", "{valid}", "--model", "{lm}", "--style", "verbatim", "upper.txt"], "tokens are unknown to the"),
-        (["sample", "--model", "{lm}", "--temperature", "nan"], "a sample needs a finite temperature above 0 and"),
-        (["sample", "--model", "{lm}", "--temperature", "0"], "a sample needs a finite temperature above 0 and"),
+        (["sample", "--model", "{lm}", "--temperature", "nan"], "a sample needs a finite temperature of 0.01 or more"),
+        (["sample", "--model", "{lm}", "--temperature", "0"], "a sample needs a finite temperature of 0.01 or more"),
+        (["sample", "--model", "{lm}", "--seed", "99999999999999999999"], "seed 99999999999999999999: wanted 0 to"),
+        (["ngram", "upper.txt", "--tokenizer", "{lm}", "-o", "upper.txt"], "upper.txt: would overwrite what it is"),
         (["ngram", "empty.txt", "--tokenizer", "{lm}", "-o", "x.arpa"], "no text to count n-grams in"),
         (["ngram", "{valid}", "--tokenizer", "{lm}", "--order", "9", "-o", "x.arpa"], "order 9 of an n-gram model"),
         (

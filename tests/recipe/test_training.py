@@ -17,8 +17,10 @@ import torch
 
 from las import checkpoint
 from las import config as settings
+from las.data.loader import Loader
 from las.data.manifest import Utterance, read_manifest
 from las.data.sharding import write_shards
+from las.data.shards import read_index
 from las.errors import UserError
 from las.recipe import training
 from las.recipe.config import RunConfig
@@ -169,8 +171,27 @@ def test_a_resumed_run_does_not_read_its_texts_again(run, monkeypatch):
 
 
 def test_a_finished_run_can_be_resumed_and_stays_as_it_is(run):
-    first = model_weights(run("train.epochs=1"))
+    folder = run("train.epochs=1")
+    (folder / "model/calibration.json").write_text("{}")  # what is fitted to a model lies in its folder
+    (folder / "model/config.yaml").write_text((folder / "model/config.yaml").read_text() + "# tuned\n")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    run("train.epochs=1", resume=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_ended_before_its_model_was_made_makes_it(run):
+    first = model_weights(folder := run("train.epochs=1"))
+    shutil.rmtree(folder / "model")
     assert same(first, model_weights(run("train.epochs=1", resume=True)))
+
+
+def test_statistics_are_those_of_all_lengths_where_the_first_epoch_is_sorted(run_config, corpus, monkeypatch):
+    monkeypatch.setattr(training, "STATISTICS_SECONDS", 1.0)
+    config = run_config("data.sorted_first=true", "data.batch_seconds=1").data
+    index, tokens = read_index(corpus / "shards/train"), Tokenizer.load(corpus / "tokenizer.model")
+    loader = Loader(index, tokens, 8000, config, shuffle=True, seed=0)
+    shortest = [entry.id for entry in loader.plan(0)[0]]
+    assert [batch.ids for batch in training._some_batches(loader)] != [shortest]
 
 
 def test_a_run_stopped_before_its_first_state_begins_anew_when_resumed(run, tmp_path):

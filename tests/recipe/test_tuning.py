@@ -128,9 +128,28 @@ def test_what_cannot_be_tuned(trained, corpus):
         run(corpus / "valid.jsonl", ["ctc_weight"])
 
 
-def test_recordings_that_are_read_in_pieces_have_no_lists(trained, corpus, monkeypatch):
-    monkeypatch.setattr(tuning, "LONGEST", 0.3)
-    with pytest.raises(
-        UserError, match=r"\d recordings \(first: valid-\d\) are longer than 0.3 s, .*; tune on shorter"
-    ):
-        tune_model(str(trained / "model"), corpus / "shards/valid", ["ctc_weight"], 4, "cpu", [], lambda *_: None)
+def test_recordings_that_are_read_in_pieces_are_left_out_and_counted(trained, corpus):
+    entries = sorted(read_index(corpus / "shards/valid").entries, key=lambda entry: entry.seconds)
+    middle = (entries[0].seconds + entries[-1].seconds) / 2
+
+    def tuned(whole):
+        words = [f"search.whole={whole}", f"search.piece={whole}"]
+        return tune_model(
+            str(trained / "model"), corpus / "shards/valid", ["ctc_weight"], 4, "cpu", words, lambda *_: 0
+        )
+
+    found = tuned(middle)
+    assert set(found.left_out) == {entry.id for entry in entries if entry.seconds > middle}
+    assert f"left out: {len(found.left_out)} recordings that are read in pieces (first: valid-" in summary(found)
+    assert "left out" not in summary(tuned(entries[-1].seconds))
+    with pytest.raises(UserError, match=r"all recordings are longer than 0\.1 s, .*; tune on shorter"):
+        tuned(0.1)
+
+
+def test_a_language_model_is_found_from_any_folder(trained, corpus, tmp_path, monkeypatch):
+    shutil.copytree(trained / "model", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    found = tuning.Tuned([(0.5, SearchConfig())], 0.5, 0.5, ["ctc_weight"])
+    tuning.write_search("model", found, ["search.language_model=lm.arpa"])
+    after = yaml.safe_load((tmp_path / "model/config.yaml").read_text())["search"]
+    assert (after["language_model"], after["source_model"]) == (str(tmp_path / "lm.arpa"), "")
