@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,9 @@ def read_model(folder: str | Path) -> ModelFolder:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / CONFIG}: cannot be read: {error}") from None
     found = config.pop("format", None)
+    inside = next((name for name in ("model", "language_model") if (folder / name / CONFIG).is_file()), "")
+    if found is None and inside:
+        raise UserError(f"{folder}: the folder of a run; its model is {folder / inside}")
     if found != FORMAT:
         raise UserError(
             f"{folder / CONFIG}: model format {found}, this version of las reads format {FORMAT}; "
@@ -194,10 +198,13 @@ def earlier(path: Path) -> Path:
 def read_state(path: Path) -> dict[str, Any]:
     """The state that `write_state` stored."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: nothing to resume, the run was stopped before its first checkpoint") from None
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError:  # torch's words advise to run what is in it
+        raise UserError(f"{path}: damaged, cannot be resumed: it is no state of a run; nothing in it was run") from None
+    except (OSError, RuntimeError, ValueError, EOFError) as error:
         reason = (str(error) or "it ends early").splitlines()[0]
         raise UserError(f"{path}: damaged, cannot be resumed: {reason}") from None
     if not isinstance(state, dict):

@@ -224,7 +224,22 @@ def _culprit(merged: Any, layer: Any, prefix: str = "") -> str:
 
 def _one_line(error: Exception) -> str:
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "is not a TupleConfig" in first or "is not a ListConfig" in first:
+        return "wanted a list, such as [one] or [one,two]"
     return "a value of the wrong type" if "$VALUE" in first else first  # OmegaConf leaves its template in lists
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, but of a key that is there twice it does not drop the first value in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in names:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} is there twice", problem_mark=key.start_mark)
+                names.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def _read_yaml(path: Path) -> Any:
@@ -240,7 +255,7 @@ def _read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
     """YAML text that holds a mapping, as nested dicts; `where` names its source in errors."""
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     if content is None:

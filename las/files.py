@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Hold a folder (made where it is missing) for this process; the lock goes when the process does, however it ends.
+
+    Raises BlockingIOError where another process holds it. On a file system that knows no locks nothing is held.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a", encoding="utf-8") as lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's it is not the children's too
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -141,6 +142,14 @@ def test_a_config_of_another_kind_is_refused(model, text, message):
         read_model(model)
     assert str(raised.value).startswith(f"{model / 'config.yaml'}: ")
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("inside", ["model", "language_model"])
+def test_a_run_is_not_its_model(model, inside):
+    shutil.copytree(model, model.parent / "run" / inside)
+    (model.parent / "run/config.yaml").write_text("train: {}\n")
+    with pytest.raises(UserError, match=f"run: the folder of a run; its model is .*run/{inside}$"):
+        read_model(model.parent / "run")
 
 
 def test_a_config_that_is_not_text_is_refused(model):

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from las.files import write_json, write_text
+from las.files import hold, write_json, write_text
 
 
 def test_the_new_text_takes_the_place_of_the_old_and_leaves_nothing_beside_it(tmp_path):
@@ -30,6 +34,23 @@ def test_a_write_that_fails_leaves_the_old_text(tmp_path, monkeypatch):
 def test_bytes_of_a_name_that_is_no_text_go_through(tmp_path):
     write_text(tmp_path / "a", os.fsdecode(b"caf\xe9.wav"))
     assert (tmp_path / "a").read_bytes() == b"caf\xe9.wav"
+
+
+def test_a_folder_is_held_without_the_children_and_where_there_are_no_locks(tmp_path, monkeypatch):
+    ask = [sys.executable, "-c", f"from las.files import *\nwith hold(Path({str(tmp_path)!r})): print('held')"]
+    with hold(tmp_path):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+        assert "BlockingIOError" in subprocess.run(ask, capture_output=True, text=True, check=False).stderr
+    assert subprocess.run(ask, capture_output=True, text=True, check=False).stdout == "held\n"
+    child.kill()
+    child.wait()
+
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", none)
+    with hold(tmp_path / "elsewhere"):
+        assert (tmp_path / "elsewhere").is_dir()
 
 
 def test_a_name_may_be_as_long_as_names_can_be(tmp_path):

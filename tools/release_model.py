@@ -2,10 +2,13 @@
 
     python tools/release_model.py RUN/model NAME [float16 | int8]
 
+NAME is a name of letters, digits, - and _; what ships under it is replaced.
+
 What lies beside the model comes along: its language_model/ (stored in the same way) and its calibration.json. The
 cards are kept if there are some already: they are written by hand, with data, WER, limits and licence.
 """
 
+import re
 import sys
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import torch
 import yaml
 
 from las.checkpoint import CARD, read_model, write_model
+from las.errors import UserError
 from las.recipe.models import PRETRAINED
 from las.transcribe.fitted import FILE
 
@@ -39,6 +43,11 @@ def release(source: Path, target: Path, store: torch.dtype = torch.float16) -> N
 if __name__ == "__main__":
     if len(sys.argv) not in (3, 4) or sys.argv[3:] not in ([], *([name] for name in STORES)):
         sys.exit(__doc__)
+    if not re.fullmatch(r"[\w-]+", sys.argv[2]):
+        sys.exit(f"{sys.argv[2]}: a name of letters, digits, - and _, under which it ships")
     target = PRETRAINED / sys.argv[2]
-    release(Path(sys.argv[1]), target, STORES[(sys.argv[3:] or ["float16"])[0]])
+    try:
+        release(Path(sys.argv[1]), target, STORES[(sys.argv[3:] or ["float16"])[0]])
+    except UserError as error:
+        sys.exit(str(error))
     print(f"{target}: {sum(file.stat().st_size for file in target.rglob('*') if file.is_file()) / 1e6:.2f} MB")

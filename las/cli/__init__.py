@@ -16,6 +16,7 @@ import typer
 from las.cli import data, evaluate, language_models, train, transcribe
 from las.errors import DISK_FULL, UserError
 
+INTERRUPTED = 130  # the exit status that typer makes of Ctrl-C
 SPINS = "2000"  # turns that OpenMP's threads (libgomp) wait awake for the next operation: some microseconds
 
 app = typer.Typer(
@@ -69,9 +70,10 @@ def main() -> None:
     except UserError as error:
         print(f"las: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("las: interrupted", file=sys.stderr)
-        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print("las: interrupted", file=sys.stderr)
+        raise
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -41,7 +41,7 @@ def shard(
     encode: Annotated[str, typer.Option(help="flac, or original to keep the recordings' bytes.")] = "flac",
     rate: Annotated[int | None, typer.Option(help="Hz to resample to with flac; default: as recorded.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Recordings decoded at once.")] = os.cpu_count() or 1,
-    leave_out: Annotated[float, typer.Option(help="Share of utterances that may be unusable.")] = 0.01,
+    leave_out: Annotated[float, typer.Option(min=0, max=1, help="Share of utterances that may be unusable.")] = 0.01,
 ) -> None:
     """Pack recordings and transcripts into WebDataset tar shards with an index; torchrun makes many share the work."""
     from las.data.manifest import read_manifest
@@ -69,7 +69,7 @@ def shard(
 def import_(
     source: Annotated[Path, typer.Argument(help="A folder, a .csv or .tsv, or JSON lines.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The manifest to write, such as train.jsonl.")],
-    leave_out: Annotated[float, typer.Option(help="Share of utterances that may be unusable.")] = 0.01,
+    leave_out: Annotated[float, typer.Option(min=0, max=1, help="Share of utterances that may be unusable.")] = 0.01,
 ) -> None:
     """A corpus as others lay it out -> manifest: audio with .txt beside it, csv/tsv, Kaldi, lhotse cuts, NeMo."""
     from las.data import foreign

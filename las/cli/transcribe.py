@@ -22,7 +22,6 @@ from las.recipe import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from las.transcribe.recognizer import Transcript
-    from las.transcribe.writers import Layout
 
 
 class Format(StrEnum):
@@ -75,9 +74,10 @@ def transcribe(
     from las.recipe.models import open_model
     from las.transcribe import writers
 
-    paths = list(_audio_files(files))
+    places = dict(_audio_files(files))
+    paths = list(places)
     formats = list(writers.WRITERS) if output_format is Format.all else [output_format.value]
-    _check_outputs(paths, formats, output_dir, n_best)
+    _check_outputs(places, formats, output_dir, n_best)
     recognizer, _ = open_model(model, device, _settings(hot_word_bonus, language_model))
     phrases = _phrases(hot_words)
     recognizer.phrases(phrases)  # what it cannot write should fail now
@@ -102,7 +102,11 @@ def transcribe(
                 bad += 1
                 _warn(transcript)
             for name in formats:
-                _put(transcript, name, layout, output_dir, named=len(paths) > 1)
+                text = writers.WRITERS[name](transcript, layout)
+                if output_dir is not None:
+                    _write(output_dir / f"{places[transcript.source]}.{name}", text)
+                else:
+                    print(f"{transcript.source}: " * (len(paths) > 1 and name == "txt"), text, sep="", end="")
     for complaint in complaints:
         print(f"las: {complaint}", file=sys.stderr)
     if complaints:
@@ -139,15 +143,9 @@ def _warn(transcript: Transcript) -> None:
     print(f"las: {transcript.source}: {transcript.verdict}{also}", file=sys.stderr)
 
 
-def _put(transcript: Transcript, form: str, layout: Layout, output_dir: Path | None, named: bool) -> None:
-    """Write a transcript in one format into a folder or to stdout, where plain text may begin with its file's name."""
-    from las.transcribe.writers import WRITERS
-
-    text = WRITERS[form](transcript, layout)
-    if output_dir is not None:
-        write_text(output_dir / f"{Path(transcript.source).stem}.{form}", text)
-    else:
-        print(f"{transcript.source}: " * (named and form == "txt"), text, sep="", end="")
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, text)
 
 
 def _seconds_of(paths: list[str]) -> float:
@@ -172,51 +170,58 @@ def _phrases(hot_words: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _audio_files(names: Iterable[str]) -> Iterator[str]:
-    """Files as given, the audio files of folders and the matches of globs, in order."""
+def _audio_files(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Files as given, the audio files of folders and the matches of globs, in order; with each where its transcripts go
+    below the output folder, without suffix: by its name, from a folder by its path in it."""
     from las.audio import SUFFIXES, files_below
 
     for name in names:
         path = Path(name)
-        if path.is_dir():
+        if not name:
+            raise UserError("a file without a name; wanted an audio file, a folder or a pattern")
+        if name == "-":
+            yield "/dev/stdin", "stdin"
+        elif path.is_dir():
             found = sorted(str(one) for one in files_below(path) if one.suffix.lower() in SUFFIXES)
             if not found:
                 raise UserError(f"{name}: no audio files in this folder")
-            yield from found
+            yield from ((one, os.path.splitext(os.path.relpath(one, path))[0]) for one in found)
         elif not path.exists() and glob.has_magic(name):
             matches = sorted(glob.glob(name, recursive=True))
             if not matches:
                 raise UserError(f"{name}: matches no file")
-            yield from matches
+            yield from ((one, Path(one).stem) for one in matches)
         else:
-            yield name
+            yield name, path.stem
 
 
-def _check_outputs(paths: list[str], formats: list[str], output_dir: Path | None, n_best: int) -> None:
+def _check_outputs(places: dict[str, str], formats: list[str], output_dir: Path | None, n_best: int) -> None:
     """Refuse what could not be told apart when it is written."""
+    paths = list(places)
     if n_best > 1 and "json" not in formats:
         raise typer.BadParameter("only json has room for more than one transcript: -f json", param_hint="--n-best")
     if output_dir is None and (len(formats) > 1 or (len(paths) > 1 and formats[0] in ("srt", "vtt", "tsv"))):
         what = "all formats" if len(formats) > 1 else f"{formats[0]} of {len(paths)} recordings"
         raise typer.BadParameter(f"{what} need files of their own: name a folder", param_hint="--output-dir")
-    stems: dict[str, str] = {}
-    for path in paths if output_dir is not None or formats == ["ctm"] else ():
-        other = stems.setdefault(Path(path).stem, path)
+    first: dict[str, str] = {}
+    for path, place in places.items() if output_dir is not None or formats == ["ctm"] else ():
+        name = place if output_dir is not None else Path(path).stem  # by which a ctm tells recordings apart
+        other = first.setdefault(name, path)
         if other != path:
             raise UserError(
-                f"{other} and {path} would both be written to {Path(path).stem}.{formats[0]}; "
+                f"{other} and {path} would both be written to {name}.{formats[0]}; "
                 "transcribe them into different folders"
             )
     if output_dir is not None:
-        _spare_neighbours(paths, formats, output_dir)
+        _spare_neighbours(places, formats, output_dir)
 
 
-def _spare_neighbours(paths: list[str], formats: list[str], output_dir: Path) -> None:
+def _spare_neighbours(places: dict[str, str], formats: list[str], output_dir: Path) -> None:
     """Refuse to write over what stands beside a recording: as like as not it is the transcript made by hand."""
-    for path in paths:
+    for path, place in places.items():
         for name in formats:
             beside = Path(path).with_suffix(f".{name}")
-            if beside.exists() and beside.parent.resolve() == output_dir.resolve():
+            if beside.exists() and beside.resolve() == (output_dir / f"{place}.{name}").resolve():
                 raise UserError(
                     f"{beside} stands beside its recording and may have been written by hand; "
                     "name another folder with -o, or take it away first"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from las.data.manifest import Utterance, write_manifest
 from las.errors import DISK_FULL, UserError
-from las.files import write_json
+from las.files import hold, write_json
 
 FACTS = "corpus.json"  # what was taken, and how
 
@@ -62,10 +61,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
     Raises `UserError` where another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a", encoding="utf-8") as lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.enter_context(hold(folder))
         except BlockingIOError:
             raise UserError(
                 f"{folder}: another prepare.py is writing there; wait until it is done, or give another --output"

@@ -37,7 +37,10 @@ from las.text.normalize import nfc
 
 ENCODINGS = ("flac", "original")
 EARLY = 20  # leavings from which on a hopeless run stops before its end
-WAY_OUT = "correct the recordings or the manifest, remove those lines, or raise the limit"
+WAY_OUT = (
+    "correct the recordings or the manifest, remove those lines (`las doctor data` names them all), or allow for more "
+    "(--leave-out)"
+)
 
 
 class Ranks(Protocol):

@@ -112,6 +112,10 @@ def read_index(folder: str | Path, cache: str = "") -> Index:
         raise UserError(
             f"{path}: no index here; `las shard MANIFEST -o {root}` makes shards from a manifest"
         ) from error
+    except NotADirectoryError:
+        raise UserError(
+            f"{root}: a file; wanted a folder of shards, which `las shard MANIFEST -o FOLDER` makes"
+        ) from None
     except OSError as error:
         raise UserError(f"{path}: cannot read the index: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from las.errors import UserError
 from las.text.alignment import Alignment, ErrorCounts, align
-from las.text.normalize import style_named
+from las.text.normalize import nfc, style_named
 
 SHOWN_IDS = 10  # how many missing ids an error names
 CHARACTER = "code points of the NFC text without its spaces; a Hangul syllable is one"  # what CER counts
@@ -71,9 +71,16 @@ def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> 
     if unasked:
         complaints.append(f"{len(unasked)} of {len(hypotheses)} hypotheses have no reference ({first_ids(unasked)})")
     if complaints:
-        raise UserError(f"{' and '.join(complaints)}; to be scored, an id must stand on both sides")
+        told = f"{' and '.join(complaints)}; to be scored, an id must stand on both sides"
+        raise UserError(told + _alike(unheard, unasked))
     if not references:
         raise UserError("nothing to score: no utterance on either side")
+
+
+def _alike(unheard: list[str], unasked: list[str]) -> str:
+    """What is to be said where ids look the same: macOS decomposes Hangul in file names (NFD)."""
+    both = {nfc(id) for id in unheard} & {nfc(id) for id in unasked}
+    return f"; {len(both)} differ only in how Unicode writes them (NFC, NFD)" if both else ""
 
 
 def first_ids(ids: list[str]) -> str:

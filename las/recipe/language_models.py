@@ -77,12 +77,12 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
     is. The text is tokenized once, into `folder`/tokenized.part, which a run that was resumed reads again and a
     finished one leaves no trace of.
     """
-    for name in ("train", "valid", "tokenizer"):
-        if not getattr(config.data, name):
-            raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("las lm train works in one process; start it without torchrun")
     state = run_folder.opened(config, folder, resume, free=("train.device", "train.save_minutes"))
+    for name in ("train", "valid", "tokenizer"):
+        if not getattr(config.data, name):
+            raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
     made = folder / "language_model"
     if run_folder.is_finished(state, config.train.epochs, made):
         return made
@@ -94,26 +94,27 @@ def train(config: LanguageModelRunConfig, folder: Path, resume: bool, reporter: 
         known, own, _ = read_language_model(config.init)
         check_tokens(own, tokenizer, f"init={config.init}")
         checkpoint.load_weights(model, known.state_dict(), f"init={config.init}")
-    valid = _store(folder / TOKENIZED / "valid", config.data.valid, config, tokenizer, resume)
-    store = _store(folder / TOKENIZED / "train", config.data.train, config, tokenizer, resume)
-    validate = partial(perplexity, model, valid, config.data.batch_tokens)
-    if state is None:
-        validate()  # what cannot work should fail now
-        run_folder.claim(config, folder)
-    trainer = LanguageModelTrainer(model, store, validate, config.train, config.data, folder, reporter)
-    if state is not None:
-        trainer.restore(state)
-    with closing(trainer.log):
-        best = trainer.run()
-        checkpoint.load_weights(model, checkpoint.average(best), folder)
-        final = validate()
-        figures = {"loss": final.loss, "per_token": final.per_token, "per_word": final.per_word}
-        trainer.log.write(trainer.progress.update, "averaged", figures)
-    text = settings.to_yaml(config)
-    card = _card(folder, config, trainer, final)
-    checkpoint.write_model(made, text, model.state_dict(), tokenizer.to_bytes(), tokenizer.size, card)
-    shutil.rmtree(folder / TOKENIZED)
-    return made
+    with run_folder.held(folder):
+        valid = _store(folder / TOKENIZED / "valid", config.data.valid, config, tokenizer, resume)
+        store = _store(folder / TOKENIZED / "train", config.data.train, config, tokenizer, resume)
+        validate = partial(perplexity, model, valid, config.data.batch_tokens)
+        if state is None:
+            validate()  # what cannot work should fail now
+            run_folder.claim(config, folder, resume)
+        trainer = LanguageModelTrainer(model, store, validate, config.train, config.data, folder, reporter)
+        if state is not None:
+            trainer.restore(state)
+        with closing(trainer.log):
+            best = trainer.run()
+            checkpoint.load_weights(model, checkpoint.average(best), folder)
+            final = validate()
+            figures = {"loss": final.loss, "per_token": final.per_token, "per_word": final.per_word}
+            trainer.log.write(trainer.progress.update, "averaged", figures)
+        text = settings.to_yaml(config)
+        card = _card(folder, config, trainer, final)
+        checkpoint.write_model(made, text, model.state_dict(), tokenizer.to_bytes(), tokenizer.size, card)
+        shutil.rmtree(folder / TOKENIZED)
+        return made
 
 
 def _store(

@@ -34,6 +34,8 @@ def find_model(name: str) -> Path:
         return shipped
     if (Path(name) / checkpoint.CONFIG).is_file():
         return Path(name)
+    if Path(name).is_dir():
+        checkpoint.read_model(name)  # which says what is missing
     names = ", ".join(path.name for path in pretrained()) or "none"
     raise UserError(f"no model {name!r}: neither a model folder nor one of those that ship ({names})")
 

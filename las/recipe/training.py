@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -49,18 +49,27 @@ def train(config: RunConfig, folder: Path, resume: bool, reporter: Reporter) -> 
     is. Where torchrun started this process with others, they train one model together; ranks that it starts again
     after a failure resume.
     """
-    for name in ("train", "valid", "tokenizer"):
-        if not getattr(config.data, name):
-            raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
-    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (folder / "config.yaml").is_file()
+    again = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0 and (folder / run_folder.CONFIG).is_file()
     free = (
         "train.device", "train.save_minutes", "train.lost_minutes", "data.workers", "data.cache", "data.leave_out",
     )  # fmt: skip
     state = run_folder.opened(config, folder, resume or again, free)
+    for name in ("train", "valid", "tokenizer"):
+        if not getattr(config.data, name):
+            raise UserError(f"data.{name} is not set: give it in the config or as data.{name}=PATH")
     if run_folder.is_finished(state, config.train.epochs, folder / "model"):
         return folder / "model"
-    with world_on(config.train.device, config.train.lost_minutes) as (device, world):
-        return _train(config, folder, state, reporter, device, world)
+    resumed = resume or again
+    with world_on(config.train.device, config.train.lost_minutes) as (device, world), ExitStack() as held:
+        if world.leads and state is not None:
+            held.enter_context(run_folder.held(folder))
+
+        def claim() -> None:
+            if world.leads:
+                held.enter_context(run_folder.held(folder))
+                run_folder.claim(config, folder, resumed)
+
+        return _train(config, folder, state, reporter, device, world, claim)
 
 
 def _train(
@@ -70,6 +79,7 @@ def _train(
     reporter: Reporter,
     device: torch.device,
     world: World,
+    claim: Callable[[], None],
 ) -> Path:
     torch.manual_seed(config.train.seed)
     tokenizer = Tokenizer.load(config.data.tokenizer)
@@ -96,8 +106,7 @@ def _train(
     if state is None:
         # what cannot work should fail now: not after the first epoch, and before the folder is taken
         validate(trial=True)
-        if world.leads:
-            run_folder.claim(config, folder)
+        claim()
     trainer = build_trainer(config, recognizer, loader, validate, folder, reporter, world)
     if state is not None:
         trainer.restore(state)

@@ -16,16 +16,17 @@ from las.errors import UserError
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\uff07\u00b4\u0060", "'"))
 # Signs nobody sees, by Unicode category: control, format (joiners, byte order mark, soft hyphen), lone surrogates.
 INVISIBLE = ("Cc", "Cf", "Cs")
+BYTE_ORDER_MARK = "\ufeff"  # where a file was read as plain UTF-8 that begins with one
 ZERO_WIDTH_SPACE = "\u200b"  # of category Cf, but it separates words (Khmer, Thai)
 
 
 def nfc(text: str) -> str:
-    """The text in NFC, with every run of white space made one space and none at the ends.
+    """The text in NFC, with every run of white space made one space and none at the ends, and no byte order mark.
 
     >>> nfc("  Cafe\\u0301\\t au  lait ")
     'Café au lait'
     """
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(unicodedata.normalize("NFC", text.replace(BYTE_ORDER_MARK, "")).split())
 
 
 def basic(text: str) -> str:

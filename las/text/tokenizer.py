@@ -158,6 +158,8 @@ def train_tokenizer(texts: Iterable[str], size: int, kind: Kind, path: str | Pat
     """Train on texts, write the model to `path` (whole or not at all), return it. Raises as `train_model`."""
     model = train_model(texts, size, kind)
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: a folder; name the tokenizer's file, such as {path / 'tokenizer.model'}")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     unfinished.write_bytes(model)

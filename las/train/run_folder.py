@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 from las import checkpoint
 from las import config as settings
 from las.errors import UserError
-from las.files import write_text
+from las.files import hold, write_text
 
-STATE, WEIGHTS = "state.pt", "checkpoints"
+CONFIG, STATE, WEIGHTS = "config.yaml", "state.pt", "checkpoints"
 
 
 def opened(config: Any, folder: Path, resume: bool, free: Collection[str]) -> dict[str, Any] | None:
@@ -21,7 +22,7 @@ def opened(config: Any, folder: Path, resume: bool, free: Collection[str]) -> di
 
     A run is resumed with the settings it was started with, but for those whose dotted names are in `free`.
     """
-    saved = folder / "config.yaml"
+    saved = folder / CONFIG
     if resume:
         if not saved.is_file():
             raise UserError(f"{folder}: no run to resume here; leave out --resume to start one")
@@ -29,11 +30,12 @@ def opened(config: Any, folder: Path, resume: bool, free: Collection[str]) -> di
         changed = [name for name in differences(before, config) if name not in free]
         if changed:
             raise UserError(
-                f"{folder}: {changed[0]} differs from the run's {saved.name}; a run is resumed as it was started"
+                f"{folder}: {changed[0]} differs from the run's {saved.name}; a run is resumed as it was started, and "
+                "another one may begin with what it has learnt (init=MODEL)"
             )
         return _state(folder / STATE)
     if saved.exists():
-        raise UserError(f"{folder}: holds a run; continue it with --resume, or name another folder")
+        raise _taken(folder)
     return None
 
 
@@ -64,10 +66,26 @@ def forget_weights(folder: Path, needed: Iterable[Path]) -> None:
             path.unlink()
 
 
-def claim(config: Any, folder: Path) -> None:
-    """Make a folder this run's by putting its config there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "config.yaml", settings.to_yaml(config))
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for this process. Raises `UserError` where another one does."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(folder))
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process trains there; wait for it, or name another folder") from None
+        yield
+
+
+def claim(config: Any, folder: Path, resume: bool) -> None:
+    """Make a folder that is held this run's by putting its config there."""
+    if not resume and (folder / CONFIG).exists():  # begun by another process since this one looked
+        raise _taken(folder)
+    write_text(folder / CONFIG, settings.to_yaml(config))
+
+
+def _taken(folder: Path) -> UserError:
+    return UserError(f"{folder}: holds a run; continue it with --resume, or name another folder")
 
 
 def differences(one: Any, other: Any, prefix: str = "") -> list[str]:

@@ -23,6 +23,7 @@ from las.search.hot_words import HotWordScorer
 from las.search.rescore import rescore
 from las.search.scorers import Ending, MeanScorer, Part, SpellerScorer, internal_language_model
 from las.search.trace import Trace, trace
+from las.text.normalize import basic
 from las.text.tokenizer import BLANK, BOS, EOS, UNK, Tokenizer
 from las.transcribe import confidence, segments
 from las.transcribe.timing import Word, spelled_words, word_times
@@ -206,11 +207,15 @@ class Recognizer:
                 yield Transcript(one.name, one.samples / self.rate, segments)
 
     def phrases(self, hot_words: Sequence[str]) -> list[list[int]]:
-        """Hot words in tokens. Raises `UserError` for one that the tokenizer cannot write."""
-        for text in hot_words:
+        """Hot words in tokens; what they cannot write as it stands is taken in the style `basic`.
+
+        Raises `UserError` for one that they cannot write so either.
+        """
+        written = [basic(text) if self.tokenizer.unknown(text) else text for text in hot_words]
+        for text, own in zip(written, hot_words, strict=True):
             if unknown := self.tokenizer.unknown(text):
-                raise UserError(f"hot word {text!r}: the model's tokens cannot write {unknown!r}")
-        return [ids for text in hot_words if (ids := self.tokenizer.encode(text))]
+                raise UserError(f"hot word {own!r}: the model's tokens cannot write {unknown!r}")
+        return [ids for text in written if (ids := self.tokenizer.encode(text))]
 
     def hear(self, waves: Sequence[Tensor], search: SearchConfig) -> list[Listened]:
         """What the listener makes of waves (N,) as they are, and then at the search's other speeds."""

@@ -37,6 +37,7 @@ def test_a_tokenizer_takes_no_text_s_place(complaint, tmp_path):
         (["nowhere.jsonl"], "nowhere.jsonl: cannot read the manifest: No such file"),
         (["latin.txt"], "latin.txt: after line 0 the text is not UTF-8: "),
         (["empty.txt"], "no text to train a tokenizer on: "),
+        (["good.txt", "-o", "."], ".: a folder; name the tokenizer's file, such as tokenizer.model"),
         (["good.txt", "--size", "5"], "tokenizer size 5 is too small: the texts hold"),
         (["good.txt", "--kind", "chars"], "unknown kind of tokenizer 'chars'; did you mean 'char'?"),
     ],
@@ -46,7 +47,7 @@ def test_a_tokenizer_that_cannot_be_made(complaint, tmp_path, monkeypatch, words
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "good.txt").write_text("one two three\n")
-    assert complaint("tokenizer", *words, "-o", "out.model").startswith(message)
+    assert complaint("tokenizer", "-o", "out.model", *words).startswith(message)
     assert not (tmp_path / "out.model").exists()
 
 

@@ -132,6 +132,16 @@ def test_two_recordings_of_one_name_are_not_written_over_each_other(complaint, t
     assert not output.exists()
 
 
+def test_transcripts_of_a_folder_keep_its_folders(las, trained, voices, tools, tmp_path):
+    """Each speaker's recordings are 1.wav, 2.wav ..."""
+    for speaker, text in (("철수", "ab"), ("영희", "ba ab")):
+        (tmp_path / "in" / speaker).mkdir(parents=True)
+        tools.write_wav(tmp_path / "in" / speaker / "1.wav", tools.sing(text))
+    assert las("transcribe", tmp_path / "in", "-o", tmp_path / "out", "--model", trained / "model") == (0, "", "")
+    assert (tmp_path / "out/철수/1.txt").read_text() == "ab\n"
+    assert (tmp_path / "out/영희/1.txt").read_text() == "ba ab\n"
+
+
 def test_a_transcript_beside_its_recording_is_not_written_over(las, complaint, trained, voices, monkeypatch):
     folder, model = voices[0].parent, trained / "model"
     monkeypatch.chdir(folder)
@@ -162,6 +172,7 @@ def test_inputs_that_are_not_there(las, complaint, random_model, tmp_path):
     model = ("--model", random_model)
     assert complaint("transcribe", tmp_path / "빈 폴더", *model).endswith("빈 폴더: no audio files in this folder")
     assert complaint("transcribe", f"{tmp_path}/*.mp3", *model).endswith("*.mp3: matches no file")
+    assert complaint("transcribe", "", *model) == "a file without a name; wanted an audio file, a folder or a pattern"
     status, out, err = las("transcribe", tmp_path / "없음.wav", *model)
     assert (status, out) == (1, "")
     assert err.splitlines() == [
@@ -180,6 +191,21 @@ def test_models_and_devices_that_are_not_there(complaint, voices, random_model):
     assert "model format 9, this version of las reads format 2" in complaint(
         "transcribe", voices[0], "--model", random_model
     )
+
+
+def test_a_recording_from_stdin(random_model, voices):
+    command = [sys.executable, "-m", "las", "transcribe", "-f", "json", "--model", str(random_model)]
+    named = subprocess.run([*command, str(voices[0])], capture_output=True, check=True)
+    piped = subprocess.run([*command, "-"], input=voices[0].read_bytes(), capture_output=True, check=True)
+    assert json.loads(piped.stdout) == {**json.loads(named.stdout), "file": "/dev/stdin"}
+
+
+def test_ctrl_c_is_one_line(las, random_model, voices, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("las.recipe.models.open_model", stop)
+    assert las("transcribe", voices[0], "--model", random_model) == (130, "", "las: interrupted\n")
 
 
 def test_a_file_name_that_is_not_utf_8(random_model, tools, tmp_path):

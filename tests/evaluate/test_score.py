@@ -1,4 +1,5 @@
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -59,6 +60,8 @@ def test_missing_ids_are_named():
     )
     with pytest.raises(UserError, match=re.escape(message)):
         score(references, {"a": "", "x": ""})
+    with pytest.raises(UserError, match=r"both sides; 1 differ only in how Unicode writes them \(NFC, NFD\)$"):
+        score({"녹음": "", "a": ""}, {unicodedata.normalize("NFD", "녹음"): "", "a": ""})
     with pytest.raises(UserError, match=r"^1 of 13 references have no hypothesis \(m\); to be"):
         score(references, dict.fromkeys("abcdefghijkl", ""))
 

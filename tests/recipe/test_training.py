@@ -27,6 +27,7 @@ from las.recipe.config import RunConfig
 from las.recipe.models import open_model
 from las.recipe.training import train
 from las.text.tokenizer import Tokenizer, train_tokenizer
+from las.train import run_folder
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -72,7 +73,7 @@ def without_lengths(config):
 
 def test_a_run_folder_has_what_is_promised(trained):
     assert sorted(path.name for path in trained.iterdir()) == [
-        "attention", "checkpoints", "config.yaml", "left_out.jsonl", "log.jsonl", "model", "state.earlier.pt",
+        ".lock", "attention", "checkpoints", "config.yaml", "left_out.jsonl", "log.jsonl", "model", "state.earlier.pt",
         "state.pt", "tensorboard",
     ]  # fmt: skip
     assert all(path.read_bytes().startswith(PNG) for path in (trained / "attention").iterdir())
@@ -202,6 +203,45 @@ def test_a_run_stopped_before_its_first_state_begins_anew_when_resumed(run, tmp_
     assert same(before, model_weights(run("train.epochs=1", resume=True)))
     kinds = [json.loads(line)["kind"] for line in (folder / "log.jsonl").read_text().splitlines()]
     assert kinds.count("valid") == 1
+
+
+HOLD = """
+from pathlib import Path
+from las.train.run_folder import held
+with held(Path({!r})):
+    print("mine", flush=True)
+    input()
+"""
+
+
+def test_one_process_trains_in_a_folder(run, tmp_path):
+    """The second is refused before it has changed anything, be it a fresh one or one that resumes."""
+    with pytest.raises(UserError, match="interrupted"):
+        run("train.epochs=2", during=stop_after(2))
+    folder = tmp_path / "run"
+    first = subprocess.Popen([sys.executable, "-c", HOLD.format(str(folder))], stdin=-1, stdout=-1, text=True)
+    assert first.stdout.readline() == "mine\n"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="run: another process trains there; wait for it, or name another folder"):
+        run("train.epochs=2", resume=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    first.kill()
+    first.communicate()
+    run("train.epochs=2", resume=True)
+
+
+def test_a_run_that_began_meanwhile_is_left_alone(run, tmp_path, monkeypatch):
+    held = run_folder.held
+
+    def begun(folder):
+        folder.mkdir()
+        (folder / "config.yaml").write_text("another's")
+        return held(folder)
+
+    monkeypatch.setattr(run_folder, "held", begun)
+    with pytest.raises(UserError, match="run: holds a run; continue it with --resume, or name another folder"):
+        run("train.epochs=1")
+    assert (tmp_path / "run/config.yaml").read_text() == "another's"
 
 
 def test_nothing_to_resume(run, tmp_path):

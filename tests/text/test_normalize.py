@@ -27,6 +27,7 @@ def test_composed_and_decomposed_text_are_one(text, style):
 def test_hangul_jamo_become_syllables():
     jamo = unicodedata.normalize("NFD", "한국어를 듣는다")
     assert len(jamo) > len("한국어를 듣는다")
+    assert nfc("\ufeff하나\ufeff") == "하나"  # what a file saved by Notepad begins with
     assert nfc(jamo) == "한국어를 듣는다" == normalize(jamo, "basic")
 
 
