@@ -26,7 +26,7 @@ from las import audio
 from las.data.manifest import read_manifest
 from las.data.shards import Entry, Index, holds_shards, read_index, read_sample
 from las.errors import UserError
-from las.text.normalize import nfc
+from las.text.normalize import is_invisible, nfc
 from las.text.tokenizer import Tokenizer
 
 FAR = 6.0  # median distances from the median, from where a duration or a speaking rate is odd
@@ -40,6 +40,7 @@ BELOW = 50.0
 MUTED = -48.0  # dB, all above half the band against all below it: it was recorded at half the rate
 RARE = 2  # times that a character comes in a set of more than `MANY` characters
 MANY = 10_000
+JOINERS = "\u200b\u200c\u200d"  # signs nobody sees that scripts have a use for: Khmer, Persian, Hindi
 SHOWN = 3  # cases of a finding that the text names
 
 
@@ -244,6 +245,8 @@ def _texts(facts: Sequence[Facts], tokenizer: Tokenizer | None) -> Iterator[tupl
             yield "empty text", Case(one.set, one.id, "")
         if tokenizer is not None and (unknown := tokenizer.unknown(one.text)):
             yield "characters the tokenizer cannot write", Case(one.set, one.id, repr(unknown))
+        if unseen := sorted({sign for sign in one.text if is_invisible(sign) and sign not in JOINERS}):
+            yield "characters nobody sees", Case(one.set, one.id, " ".join(f"U+{ord(sign):04X}" for sign in unseen))
     first = {one.text: one for one in reversed(facts)}
     for text, times in Counter(one.text for one in facts if one.text.strip()).items():
         if times > 1:

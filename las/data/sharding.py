@@ -103,6 +103,8 @@ def write_shards(
     except OSError as error:
         if error.errno in DISK_FULL:
             raise UserError(f"{folder}: the disk is full; free some space there or name another folder") from error
+        if ranks is not None and ranks.size > 1 and not job.part.exists():  # a rank that fails takes it away
+            raise UserError(f"{folder}: another rank is gone") from None
         raise UserError(f"{error.filename or folder}: cannot write shards: {error.strerror}") from error
     return Index(str(folder), tuple(shards), tuple(entries))
 

@@ -41,7 +41,7 @@ def basic(text: str) -> str:
     "don't panic she said it's 50 off"
     """
     text = unicodedata.normalize("NFC", text).translate(APOSTROPHES)
-    text = "".join(sign for sign in text if _is_space(sign) or not _is_invisible(sign)).lower()
+    text = "".join(sign for sign in text if _is_space(sign) or not is_invisible(sign)).lower()
     written = [" "]
     for sign, following in pairwise(text + " "):
         inside_word = written[-1] != " "
@@ -63,7 +63,8 @@ def _is_space(sign: str) -> bool:
     return sign.isspace() or sign == ZERO_WIDTH_SPACE
 
 
-def _is_invisible(sign: str) -> bool:
+def is_invisible(sign: str) -> bool:
+    """Whether nobody sees a character: it is for the machine, or says how its neighbours are drawn."""
     return unicodedata.category(sign) in INVISIBLE or "\ufe00" <= sign <= "\ufe0f"  # the latter: which picture is meant
 
 

@@ -95,6 +95,7 @@ def test_texts(corpus, tmp_path):
         "long": (tone(91), "word" * 30, "ada", RATE),
         "again": (tone(92), "word3", "ada", RATE),
         "한국": (tone(93), "한국어", "ada", RATE),
+        "unseen": (tone(94), "wo\u00adrd 9", "ada", RATE),
     }
     tokenizer = train_tokenizer(["word0123456789"] * 5, 20, "char", tmp_path / "tokens.model")
     report = examine({"train": corpus(odd)}, tokenizer)
@@ -102,9 +103,11 @@ def test_texts(corpus, tmp_path):
         "empty text": ["empty"],
         "odd speaking rate": ["long"],
         "repeated text": ["train-3"],
-        "characters the tokenizer cannot write": ["한국"],
+        "characters the tokenizer cannot write": ["한국", "unseen"],
+        "characters nobody sees": ["unseen"],
     }
     assert "한국어" in render(report)
+    assert "U+00AD" in render(report)
     assert "한국" in to_json(report)
     assert json.loads(to_json(report)) == report
 

@@ -96,7 +96,7 @@ def test_one_rank_is_one_process(eleven, tmp_path):
 
 def test_too_much_left_out_over_all_ranks_is_refused_by_each(eleven, tmp_path):
     found = together(2, lambda rank: write_shards(eleven, tmp_path / "s", limit=0.1, ranks=rank))
-    assert all("2 of 11 utterances left out" in one or one == "another rank is gone" for one in found), found
+    assert all("2 of 11 utterances left out" in one or one.endswith("another rank is gone") for one in found), found
     assert "2 of 11 utterances left out" in "".join(found)
     assert not list(tmp_path.glob("s*"))
 
@@ -110,7 +110,9 @@ def test_a_rank_that_fails_leaves_no_shards(eleven, tmp_path, dead):
 
         return write_shards(eleven, tmp_path / "s", limit=0.5, progress=fail, ranks=rank)
 
-    assert set(together(2, write)) == {"struck down", "another rank is gone"}
+    found = together(2, write)
+    assert found[dead] == "struck down"
+    assert found[1 - dead].endswith("another rank is gone")
     assert not list(tmp_path.glob("s*"))
 
 
