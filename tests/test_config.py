@@ -88,7 +88,7 @@ def test_the_whole_run_config_round_trips(tmp_path):
         ("data.batch_grid=-1", "data.batch_grid -1 must be 0 or more"),
         ("data.batch_seconds=0", "data: batch_seconds, batch_utterances, longest and neighbours must be above 0"),
         ("data.leave_out=2", "data: workers must be 0 or more, leave_out between 0 and 1"),
-        ("train.optimizer.rate=inf", "optimizer: rate (finite) and epsilon must be above 0"),
+        ("train.optimizer.rate=inf", "optimizer: rate and epsilon must be above 0, rate finite"),
         ("model.frontend.floor=nan", "'model.frontend.floor=nan': model.frontend.floor: nan is not a number"),
         ("data.workers=-1", "data: workers must be 0 or more, leave_out between 0 and 1"),
         ("model.speller.attention.heads=2", "'model.speller.attention.heads' of model.speller.attention.kind content"),

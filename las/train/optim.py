@@ -46,7 +46,7 @@ class OptimizerConfig:
             raise UserError(f"optimizer.decay {self.decay!r}: wanted one of {', '.join(DECAYS)}")
         if not 0 < self.rate < math.inf or self.epsilon <= 0 or min(self.warmup, self.clip, self.hold, self.until) < 0:
             raise UserError(
-                "optimizer: rate (finite) and epsilon must be above 0; warmup, clip, hold and until 0 or more"
+                "optimizer: rate and epsilon must be above 0, rate finite; warmup, clip, hold and until 0 or more"
             )
         if not 0 <= self.momentum < 1 or not 0 <= self.memory < 1:
             raise UserError("optimizer: momentum and memory must be at least 0 and below 1")
