@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,10 +22,9 @@ def hold(folder: Path) -> Iterator[None]:
     with open(folder / ".lock", "a", encoding="utf-8") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's it is not the children's too
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):  # by POSIX either says that another process has it
+                raise BlockingIOError(error.errno, error.strerror) from None
         yield
 
 
