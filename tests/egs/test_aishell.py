@@ -1,6 +1,7 @@
 """The aishell recipe: archives inside the archive, words without spaces, errors in characters."""
 
 import shutil
+import subprocess
 
 import pytest
 
@@ -40,7 +41,7 @@ def published(tmp_path, tools):
 @pytest.fixture
 def unpacked(published):
     for archive in (published / "wav").glob("*.tar.gz"):
-        shutil.unpack_archive(archive, published / "wav", filter="data")  # and the archives stay beside the folders
+        subprocess.run(["tar", "-xzf", archive, "-C", published / "wav"], check=True)  # the archives stay beside
     return published
 
 
