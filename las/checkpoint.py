@@ -86,9 +86,10 @@ def read_model(folder: str | Path) -> ModelFolder:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{folder / CONFIG}: cannot be read: {error}") from None
     found = config.pop("format", None)
-    inside = next((name for name in ("model", "language_model") if (folder / name / CONFIG).is_file()), "")
-    if found is None and inside:
-        raise UserError(f"{folder}: the folder of a run; its model is {folder / inside}")
+    if found is None:
+        for inside in (folder / "model", folder / "language_model"):
+            if (inside / CONFIG).is_file():
+                raise UserError(f"{folder}: the folder of a run; its model is {inside}")
     if found != FORMAT:
         raise UserError(
             f"{folder / CONFIG}: model format {found}, this version of las reads format {FORMAT}; "

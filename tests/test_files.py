@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,11 +41,12 @@ def test_bytes_of_a_name_that_is_no_text_go_through(tmp_path):
 def test_a_folder_is_held_without_the_children_and_where_there_are_no_locks(tmp_path, monkeypatch):
     ask = [sys.executable, "-c", f"from las.files import *\nwith hold(Path({str(tmp_path)!r})): print('held')"]
     with hold(tmp_path):
-        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        child.start()
         assert "BlockingIOError" in subprocess.run(ask, capture_output=True, text=True, check=False).stderr
     assert subprocess.run(ask, capture_output=True, text=True, check=False).stdout == "held\n"
     child.kill()
-    child.wait()
+    child.join()
 
     def none(*_):
         raise OSError(errno.ENOLCK, "No locks available")

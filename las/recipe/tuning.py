@@ -99,6 +99,7 @@ def decode(
     kept: list[tuple[list[dict[str, float]], list[int], list[int]]] = []
     words, done = 0, 0.0
     whole = [entry for entry in index.entries if entry.seconds <= recognizer.whole]
+    left_out = tuple(entry.id for entry in index.entries if entry.seconds > recognizer.whole)
     if not whole:
         raise UserError(
             f"{index.root}: all recordings are longer than {recognizer.whole:g} s, so they are read in pieces and have "
@@ -119,7 +120,6 @@ def decode(
         progress(done, seconds)
     if not words:
         raise UserError(f"{index.root}: no words to tune on")
-    left_out = tuple(entry.id for entry in index.entries if entry.seconds > recognizer.whole)
     return replace(_lists(kept, words), left_out=left_out)
 
 
