@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from las.errors import UserError
+
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path, refusal: str) -> Iterator[None]:
     """Hold a folder (made where it is missing) for this process; the lock goes when the process does, however it ends.
 
-    Raises BlockingIOError where another process holds it. On a file system that knows no locks nothing is held.
+    Raises `UserError` with `refusal` where another process holds it. On a file system that knows no locks nothing is
+    held.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a", encoding="utf-8") as lock:
@@ -24,7 +27,7 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's it is not the children's too
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):  # by POSIX either says that another process has it
-                raise BlockingIOError(error.errno, error.strerror) from None
+                raise UserError(f"{folder}: {refusal}") from None
         yield
 
 

@@ -39,11 +39,11 @@ def test_bytes_of_a_name_that_is_no_text_go_through(tmp_path):
 
 
 def test_a_folder_is_held_without_the_children_and_where_there_are_no_locks(tmp_path, monkeypatch):
-    ask = [sys.executable, "-c", f"from las.files import *\nwith hold(Path({str(tmp_path)!r})): print('held')"]
-    with hold(tmp_path):
+    ask = [sys.executable, "-c", f"from las.files import *\nwith hold(Path({str(tmp_path)!r}), 'mine'): print('held')"]
+    with hold(tmp_path, "mine"):
         child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
         child.start()
-        assert "BlockingIOError" in subprocess.run(ask, capture_output=True, text=True, check=False).stderr
+        assert f"UserError: {tmp_path}: mine" in subprocess.run(ask, capture_output=True, text=True, check=False).stderr
     assert subprocess.run(ask, capture_output=True, text=True, check=False).stdout == "held\n"
     child.kill()
     child.join()
@@ -52,7 +52,7 @@ def test_a_folder_is_held_without_the_children_and_where_there_are_no_locks(tmp_
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", none)
-    with hold(tmp_path / "elsewhere"):
+    with hold(tmp_path / "elsewhere", "mine"):
         assert (tmp_path / "elsewhere").is_dir()
 
 

@@ -8,9 +8,9 @@ A set that is there is whole; where preparing fails, the sets of an earlier run 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +55,9 @@ def run(
     return 0
 
 
-@contextlib.contextmanager
-def sole_writer(folder: Path) -> Iterator[None]:
-    """Hold `folder` (made where it is missing) for this process; the lock goes when the process does, however it ends.
-
-    Raises `UserError` where another process holds it.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(hold(folder))
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another prepare.py is writing there; wait until it is done, or give another --output"
-            ) from None
-        yield
+def sole_writer(folder: Path) -> AbstractContextManager[None]:
+    """Hold the folder of --output for this process. Raises `UserError` where another one does."""
+    return hold(folder, "another prepare.py is writing there; wait until it is done, or give another --output")
 
 
 def write_sets(output: Path, sets: Mapping[str, list[Utterance]], facts: Mapping[str, Any] | None = None) -> None:

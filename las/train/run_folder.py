@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,9 @@ def forget_weights(folder: Path, needed: Iterable[Path]) -> None:
             path.unlink()
 
 
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> AbstractContextManager[None]:
     """Hold a run's folder for this process. Raises `UserError` where another one does."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(hold(folder))
-        except BlockingIOError:
-            raise UserError(f"{folder}: another process trains there; wait for it, or name another folder") from None
-        yield
+    return hold(folder, "another process trains there; wait for it, or name another folder")
 
 
 def claim(config: Any, folder: Path, resume: bool) -> None:
