@@ -46,6 +46,15 @@ class Listened:
     lengths: Tensor  # (B,) real frames of each
     valid: Tensor  # (B, S) bool
 
+    def part(self, first: Tensor, lengths: Tensor) -> Listened:
+        """So many frames (B,) of each utterance, from its frame `first` (B,) on."""
+        valid = valid_frames(lengths, int(lengths.max()))
+        place = (first.unsqueeze(1) + torch.arange(valid.shape[1], device=first.device)).clamp(
+            max=self.frames.shape[1] - 1
+        )
+        frames = self.frames.gather(1, place.unsqueeze(2).expand(-1, -1, self.frames.shape[2]))
+        return Listened(frames.masked_fill(~valid.unsqueeze(2), 0.0), lengths, valid)
+
 
 @dataclass(frozen=True)
 class Output:

@@ -21,6 +21,7 @@ LEVEL_STEP = 0.05  # s, over which loudness is averaged to see how far it varies
 BRIDGE = 0.03  # s; a shorter gap in a sound does not part it
 SHORTEST = 0.1  # s of a sound
 CLICK = 0.06  # s; all sounds shorter than that: clicks. Of speech in noise more than that stands out
+EDGE = 0.06  # s; sound this near to an end of the piece ends with it
 LEAST = 1e-3  # how far a spectrum always moves
 
 
@@ -59,6 +60,19 @@ def variation(wave: Tensor, rate: int) -> float:
     """
     levels = loudness(wave - wave.mean(), max(1, round(LEVEL_STEP * rate)), smooth=1)
     return round(float(np.percentile(levels, 95) - np.percentile(levels, 10)), 6) if len(levels) else 0.0
+
+
+def ends_loud(wave: Tensor, rate: int) -> tuple[bool, bool]:
+    """Whether sound begins with a wave, and whether it ends with it; both where nothing in it stands out.
+
+    >>> word, quiet = torch.ones(4000) * torch.tensor([1.0, -1.0]).repeat(2000), torch.zeros(800)
+    >>> ends_loud(word, 8000), ends_loud(torch.cat([word, quiet]), 8000)
+    ((True, True), (True, False))
+    """
+    found = loud_stretches(wave, rate)
+    if not found:
+        return True, True
+    return found[0][0] <= EDGE, found[-1][1] >= len(wave) / rate - EDGE
 
 
 def sounds(found: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

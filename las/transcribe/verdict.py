@@ -89,10 +89,16 @@ class Evidence:
     clicks: bool = False  # nothing in it that is louder than the rest lasts longer than a click
 
     def speech(self, by: Thresholds) -> float:
-        """Log-odds of there being speech."""
+        """Log-odds of there being speech.
+
+        Those of the transcript count too where CTC hears something and it is more likely right than not: a word that
+        was cut out tightly may vary as little as noise does.
+        """
         if self.clicks:
             return -math.inf
-        return by.bias + by.heard_weight * self.heard + by.still_weight * self.still + by.varies_weight * self.varies
+        read = max(0.0, log_odds(self.confidence)) if self.places and self.heard > 0 else 0.0
+        signal = by.still_weight * self.still + by.varies_weight * self.varies
+        return by.bias + by.heard_weight * self.heard + signal + read
 
     def repeats(self, pace: float) -> tuple[float, float]:
         """Most repeated tokens in a row that attention did not move on for, and the place of the first.

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from las.audio import write_flac
 from las.data.augment import change_speed
@@ -267,6 +269,22 @@ def test_a_model_without_ctc_transcribes(run_config, random_model, tmp_path, rec
     """And one whose search does without the CTC branch that it has."""
     with_branch, _ = open_model(random_model, "cpu", ["search.ctc_weight=0"])
     assert len(with_branch.transcribe([recordings[0][0]])) == 1
+
+
+def test_what_begins_or_ends_loud_is_heard_with_quiet_around(able, tools):
+    """Each as if it were alone, and frame for frame as long as it is."""
+    loud, hop = tools.sing("ab", 3), 160  # samples of a listener frame
+    calm, late = functional.pad(loud, (1600, 1600)), functional.pad(loud, (1600, 0))
+    quiet = math.ceil(module.QUIET * tools.rate / hop)
+    found = able.listen([loud, calm, late])
+    for row, (wave, before, after) in enumerate([(loud, quiet, quiet), (calm, 0, 0), (late, 0, quiet)]):
+        longer = functional.pad(wave, (before * hop, after * hop))
+        heard = able.model.listen(longer[None], torch.tensor([len(longer)]))
+        frames = min(math.ceil(len(wave) / hop), int(heard.lengths) - before)
+        assert int(found.lengths[row]) == frames
+        assert torch.allclose(found.frames[row, :frames], heard.frames[0, before : before + frames], atol=1e-5)
+        assert not found.valid[row, frames:].any()
+        assert not found.frames[row, frames:].any()
 
 
 def test_silence_has_no_transcript(trained, tools, recordings):

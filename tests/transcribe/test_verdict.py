@@ -32,6 +32,10 @@ BLANK = 0
         ({}, OK),
         ({"heard": -7.0, "varies": 1.0}, Verdict("silence", 0.0, "no speech to read")),
         ({"still": 6.9, "varies": 1.0}, Verdict("silence", 0.0, "no speech to read")),
+        ({"varies": 1.0, "confidence": 0.5}, Verdict("silence", 0.0, "no speech to read")),
+        ({"varies": 1.0, "confidence": 0.9}, OK),  # a word that was cut out tightly
+        ({"varies": 1.0, "confidence": 0.99, "heard": -0.1}, Verdict("silence", 0.0, "no speech to read")),
+        ({"varies": 1.0, "confidence": 1.0, "places": ()}, Verdict("silence", 0.0, "no speech to read")),
         ({"end_nats": 3.0}, Verdict("truncated", 1.0, "speech after the last word")),
         ({"end_seconds": 0.4}, Verdict("truncated", 1.0, "speech after the last word")),
         ({"inside_nats": 9.0, "inside": 0.3}, Verdict("skipped", 0.3, "speech that no word stands for")),
