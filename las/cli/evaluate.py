@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from las.cli.options import Device, Missing, Model, Report, Style, named_sets, sets_and_settings, spare, writable
 from las.cli.progress import progress_bar
+from las.errors import UserError
 from las.files import write_json, write_text
 from las.recipe import DEFAULT_MODEL
 
@@ -42,9 +44,13 @@ def evaluate(
         if append is not None and world.leads:
             writable(append.parent)
         results, media = [], {}
+        unread: list[str] = []
         for name, path in sets.items():
             with progress_bar(name, None) if world.leads else nullcontext() as bar:
-                result = evaluate_set(recognizer, name, path, config.style, bar, world, words=output_dir is not None)
+                result = evaluate_set(
+                    recognizer, name, path, config.style, bar, world, words=output_dir is not None,
+                    on_error=lambda error: unread.append(str(error)),
+                )  # fmt: skip
             if not world.leads:
                 continue
             print(result.summary())
@@ -54,6 +60,10 @@ def evaluate(
             if output_dir is not None:
                 media[name] = illustrate(recognizer, result, path, output_dir)
                 write_folder(output_dir, results, media)
+        for complaint in unread:
+            print(f"las: {complaint}", file=sys.stderr)
+        if lost := sum(len(result.missing) for result in results):
+            raise UserError(f"{lost} recordings could not be read; their words were counted as deleted")
 
 
 def score(

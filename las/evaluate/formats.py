@@ -148,6 +148,11 @@ def parse_ctm(where: str, line: str) -> TimedWord:
 
 
 def _refuse_alternatives(where: str, text: str) -> None:
+    if found := re.search(r"(?<!\S)\([^()\s]+\)(?!\S)", text):
+        raise UserError(
+            f"{where}: {found[0]} is a word that may be left out, which cannot be scored; write it without "
+            "parentheses, or leave it out"
+        )
     if found := re.search(r"\{[^{}]* / [^{}]*\}", text):
         raise UserError(f"{where}: alternatives ({found[0]}) cannot be scored; write one of them")
 

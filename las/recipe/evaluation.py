@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -20,10 +21,11 @@ from las import audio
 from las.audio import Source
 from las.data.manifest import read_manifest
 from las.data.shards import Entry, Index, holds_shards, read_index, read_sample
+from las.errors import UserError
 from las.evaluate.breakdown import Record
 from las.evaluate.media import Attention, Media
 from las.evaluate.report import SetResult
-from las.evaluate.score import score
+from las.evaluate.score import score, with_missing
 from las.text.normalize import normalize
 from las.text.tokenizer import BOS
 from las.train.distributed import World
@@ -44,11 +46,13 @@ def evaluate_set(
     on_progress: Callable[[float, float], None] | None = None,
     world: World = ALONE,
     words: bool = False,
+    on_error: Callable[[UserError], None] | None = None,
 ) -> SetResult:
     """Transcribe a set, shards or a manifest, and score it. `on_progress` gets seconds done and in all.
 
     The ranks of `world` each transcribe a part, and all have the whole result. With `words` each has its confidence,
-    which is held against whether it is right.
+    which is held against whether it is right. A recording that cannot be read raises `UserError`; where `on_error` is
+    given that gets it, and the words of the recording count as deleted, as long as any other can be read.
     """
     recordings, total = recordings_of(path, world)
     started = time.perf_counter()
@@ -61,7 +65,17 @@ def evaluate_set(
             on_progress(min(done, total), total)
 
     known: list[tuple[str, str, str | None]] = []
-    transcripts = recognizer.transcribe(sources_of(recordings, known), on_progress=progress, words=words)
+    unread: list[tuple[tuple[str, str, str | None], str]] = []  # and why
+
+    def leave(source: Source, error: UserError) -> None:
+        unread.append((known.pop(), str(error)))  # the last that was asked for
+        if on_error is None:
+            raise error
+        on_error(error)
+
+    transcripts = recognizer.transcribe(
+        sources_of(recordings, known), on_progress=progress, words=words, on_error=leave
+    )
     sure = [
         [(word.confidence, right) for word, right in judged_words(one, about[1], style)]
         for about, one in zip(known, transcripts, strict=True)
@@ -69,10 +83,14 @@ def evaluate_set(
     own = [[*about, one.verdict.name, one.text, one.seconds] for about, one in zip(known, transcripts, strict=True)]
     every = [json.loads(lines) for lines in world.gather_text(json.dumps(own), recognizer.device)]
     judged = [json.loads(lines) for lines in world.gather_text(json.dumps(sure), recognizer.device)]
-    found = [every[place % world.size][place // world.size] for place in range(sum(map(len, every)))]  # in order
+    lost = [row for lines in world.gather_text(json.dumps(unread), recognizer.device) for row in json.loads(lines)]
+    found = [one for row in zip_longest(*every) for one in row if one is not None]  # in order
+    if lost and not found:
+        raise UserError(f"{path}: no recording of it can be read; the first: {lost[0][1]}")
     seconds = time.perf_counter() - started
-    references = {id: reference for id, reference, *_ in found}
-    speakers = {id: speaker for id, _, speaker, *_ in found if speaker}
+    abouts = [*(one[:3] for one in found), *(about for about, _ in lost)]
+    references = {id: reference for id, reference, _ in abouts}
+    speakers = {id: speaker for id, _, speaker in abouts if speaker}
     verdicts = {id: verdict for id, *_, verdict, _, _ in found}
     hypotheses = {id: text for id, *_, text, _ in found}
     lengths = {id: length for id, *_, length in found}
@@ -84,10 +102,13 @@ def evaluate_set(
         f"speeds {' '.join(f'{speed:g}' for speed in (1.0, *search.other_speeds))}, " if search.other_speeds else ""
     )
     decoding = f"beam {search.beam}, {speeds}{ctc}{added}length exponent {search.length_exponent:g}, style {style}"
+    hypotheses, missing = with_missing(references, hypotheses)
+    if missing:
+        decoding += f", {len(missing)} recordings that cannot be read counted as deleted"
     scored = score(references, hypotheses, style)
     return SetResult(
         name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers,
-        verdicts=verdicts, reliability=_reliability([pair for part in judged for one in part for pair in one]),
+        tuple(missing), verdicts, reliability=_reliability([pair for part in judged for one in part for pair in one]),
     )  # fmt: skip
 
 
@@ -155,7 +176,8 @@ def illustrate(recognizer: Recognizer, result: SetResult, path: str | Path, fold
     media: dict[str, Media] = {}
     room = REPORT_AUDIO
     order = sorted(result.score.utterances, key=lambda one: -one.alignment.counts.errors)
-    for number, (id, read, address) in enumerate(_recordings([one.id for one in order], path)):
+    ids = [one.id for one in order if one.id not in result.missing]
+    for number, (id, read, address) in enumerate(_recordings(ids, path)):
         early = number < REPORT_PICTURES
         pictured = early and result.lengths[id] <= recognizer.whole  # longer ones are read in pieces
         if room <= 0 and not early and not address:

@@ -14,6 +14,13 @@ from las.errors import UserError
 
 # What is typed for an apostrophe: ’ ‘ ʼ ＇ ´ `
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\uff07\u00b4\u0060", "'"))
+TATWEEL = "\u0640"  # draws an Arabic word longer
+# Full- and half-width forms, by what Unicode says they are forms of (the block U+FF00 to U+FFEF).
+WIDTHS: dict[int, str | None] = {
+    code: chr(int(form[1], 16))
+    for code in range(0xFF00, 0xFFF0)
+    if (form := unicodedata.decomposition(chr(code)).split())
+} | {ord(TATWEEL): None}
 # Signs nobody sees, by Unicode category: control, format (joiners, byte order mark, soft hyphen), lone surrogates.
 INVISIBLE = ("Cc", "Cf", "Cs")
 BYTE_ORDER_MARK = "\ufeff"  # where a file was read as plain UTF-8 that begins with one
@@ -34,13 +41,14 @@ def basic(text: str) -> str:
 
     Punctuation and symbols become a space, so a mark never joins two words (`well-known` is two words, `3.14` too);
     an apostrophe between two letters stays, whichever sign it was typed with. Marks that belong to a letter (accents,
-    Devanagari vowels) stay, invisible format signs go. The case is lowered, not folded: ß and the final ς
+    Devanagari vowels) stay, invisible format signs and the stroke that only lengthens an Arabic word go; full- and
+    half-width forms (１２３, ｶﾞ) are what they are forms of. The case is lowered, not folded: ß and the final ς
     keep their spelling.
 
     >>> basic("“Don’t PANIC,” she said — it’s 50% off!")
     "don't panic she said it's 50 off"
     """
-    text = unicodedata.normalize("NFC", text).translate(APOSTROPHES)
+    text = unicodedata.normalize("NFC", text.translate(WIDTHS)).translate(APOSTROPHES)
     text = "".join(sign for sign in text if _is_space(sign) or not is_invisible(sign)).lower()
     written = [" "]
     for sign, following in pairwise(text + " "):

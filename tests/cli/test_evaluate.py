@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 from las.data.manifest import Utterance, read_manifest, write_manifest
 from las.recipe import verdicts
@@ -56,6 +57,19 @@ def test_shards_at_an_address_are_a_set_like_any_other(las, complaint, random_mo
         f"{shards_address}/test?a=b/index.json: the server answers 404"
     )
     assert "are both called 'valid'; name sets as NAME=SET" in complaint("evaluate", remote, local, *words[:2])
+
+
+def test_a_set_is_reported_without_what_cannot_be_read(las, random_model, corpus, tmp_path):
+    bad = Utterance("bad", str(tmp_path / "a.wav"), "ab")
+    Path(bad.audio).write_bytes(b"no audio")
+    write_manifest(tmp_path / "set.jsonl", [*read_manifest(corpus / "valid.jsonl"), bad])
+    words = ("--model", random_model, "-o", tmp_path / "out", "search.beam=1")
+    status, out, err = las("evaluate", tmp_path / "set.jsonl", *words)
+    assert (status, out.count("WER")) == (1, 1)
+    assert err.splitlines()[0].startswith(f"las: {bad.audio}: not audio that can be read")
+    assert err.splitlines()[1] == "las: 1 recordings could not be read; their words were counted as deleted"
+    assert "counted as deleted" in (tmp_path / "out/report.txt").read_text()
+    assert (tmp_path / "out/report.html").is_file()
 
 
 def test_rows_of_results_are_one_table(las, random_model, corpus, tmp_path):

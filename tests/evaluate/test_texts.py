@@ -149,6 +149,8 @@ def test_a_ctm_alone_has_an_utterance_a_file(written):
             "one { two / too } (a)\n",
             "line 1: alternatives ({ two / too }) cannot be scored; write one of them",
         ),
+        ("t.trn", "one (um) (a)\n", "t.trn, line 1: (um) is a word that may be left out, which cannot be scored"),
+        ("t.stm", "show 1 a 0 1 one (%hes)\n", "t.stm, line 1: (%hes) is a word that may be left out"),
         ("t.stm", "show 1 anna 0\n", "t.stm, line 1: 4 fields; wanted was `file channel speaker begin end text`"),
         ("t.stm", "show 1 anna 0 x a\n", "t.stm, line 1: the end is 'x'; wanted a number of seconds"),
         ("t.stm", "show 1 anna 2 1 a\n", "t.stm, line 1: the segment ends at 1 s, not after its begin at 2 s"),

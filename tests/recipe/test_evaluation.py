@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from las.data.manifest import Utterance, write_manifest
+from las.data.manifest import Utterance, read_manifest, write_manifest
 from las.data.sharding import write_shards
 from las.errors import UserError
 from las.evaluate.score import score
@@ -98,6 +99,22 @@ def test_a_broken_recording_of_a_set_is_named_by_its_id(trained, corpus, tmp_pat
     write_manifest(tmp_path / "set.jsonl", [Utterance("하나", str(path), "a")])
     with pytest.raises(UserError, match=r"가짜.wav: "):
         evaluate_set(recognizer, "set", tmp_path / "set.jsonl", "basic")
+
+
+def test_a_recording_that_cannot_be_read_costs_its_words_and_no_other(trained, corpus, tmp_path):
+    recognizer, _ = open_model(trained / "model")
+    good = read_manifest(corpus / "valid.jsonl")
+    bad = Utterance("깨진", str(tmp_path / "a.wav"), "ab c", speaker="진수")
+    Path(bad.audio).write_bytes(b"no audio")
+    write_manifest(tmp_path / "set.jsonl", [good[0], bad, *good[1:]])
+    complaints = []
+    path = tmp_path / "set.jsonl"
+    result = evaluate_set(recognizer, "set", path, "basic", on_error=lambda error: complaints.append(str(error)))
+    assert [one.startswith(f"{bad.audio}: not audio") for one in complaints] == [True]
+    assert result.missing == ("깨진",)
+    assert (result.score.counts.errors, result.score.counts.deletions) == (2, 2)
+    assert result.hypotheses == {**{one.id: one.text for one in good}, "깨진": ""}
+    assert "깨진" not in illustrate(recognizer, result, path, tmp_path)
 
 
 def test_the_audio_of_a_set_is_read_as_it_is_needed(trained, corpus, monkeypatch):

@@ -8,7 +8,9 @@ from las.errors import UserError
 from las.text.normalize import STYLES, nfc, normalize
 
 # Any text at all, lone surrogates among it, and texts where signs that meet each other are likely.
-TEXTS = st.text() | st.text(alphabet="aßΣİeé\u0301\u0323'’ʼ-— \t\u3000\u200b\u200d\ufe0f\ufeff한ᄒ ᅡᆫकि्ा❤.,1½")
+TEXTS = st.text() | st.text(
+    alphabet="aßΣİeé\u0301\u0323'’ʼ-— \t\u3000\u200b\u200d\ufe0f\ufeff한ᄒ ᅡᆫकि्ा❤.,1½ｶﾞﾡ\u0640１＇"
+)
 
 
 @given(TEXTS, st.sampled_from(sorted(STYLES)))
@@ -43,6 +45,8 @@ def test_hangul_jamo_become_syllables():
         ("나는 학교에 간다.", "나는 학교에 간다"),
         ("你好，世界！", "你好 世界"),
         ("हिन्दी में।", "हिन्दी में"),
+        ("１２３　Ｄｏｎ＇ｔ，ｶﾞｷﾞ", "123 don't ガギ"),
+        ("كـتـاب", "كتاب"),
         ("Tôi yêu tiếng Việt!", "tôi yêu tiếng việt"),
         ("Straße ΟΔΥΣΣΕΥΣ Élan", "straße οδυσσευς élan"),
         ("soft\u00adhyphen zero\u200bwidth \ufeffmark", "softhyphen zero width mark"),
