@@ -15,9 +15,10 @@ import os
 import pickle
 import shutil
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +31,7 @@ from las.files import write_text
 
 FORMAT = 2  # of model folders; 1: before utterance_mean in the frontend
 CONFIG, WEIGHTS, TOKENIZER, CARD = "config.yaml", "model.safetensors", "tokenizer.model", "README.md"
+Built = TypeVar("Built", bound=torch.nn.Module)
 SCALE = ".scale"  # ends the name of the scales of a matrix that is stored as int8
 
 
@@ -156,8 +158,27 @@ def _as_column(scale: Tensor, value: Tensor) -> Tensor:
     return scale.view(-1, *[1] * (value.dim() - 1))
 
 
+def build(make: Callable[[], Built], weights: dict[str, Tensor], where: str | Path) -> Built:
+    """A model with its weights; raises `UserError` as `load_weights` does, before memory is taken for what a config
+    asks for: it may be a stranger's."""
+    try:
+        with torch.device("meta"):
+            skeleton = make()
+    except RuntimeError as error:  # sizes beyond any number of bytes
+        raise UserError(f"{where}: the config asks for a model that cannot be: {error}") from None
+    _compare(skeleton, weights, where)
+    model = make()
+    model.load_state_dict(weights)
+    return model
+
+
 def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
     """Put weights into a model; `UserError` names the first tensor that is missing, left over or of another shape."""
+    _compare(model, weights, where)
+    model.load_state_dict(weights)
+
+
+def _compare(model: torch.nn.Module, weights: dict[str, Tensor], where: str | Path) -> None:
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in weights:
@@ -167,7 +188,6 @@ def load_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str 
         if wanted[name].shape != weights[name].shape:
             shapes = f"{tuple(weights[name].shape)}, the config asks for {tuple(wanted[name].shape)}"
             raise UserError(f"{where}: {name!r} has shape {shapes}")
-    model.load_state_dict(weights)
 
 
 def average(paths: list[Path]) -> dict[str, Tensor]:

@@ -22,6 +22,8 @@ from las.batch import Batch
 from las.errors import UserError
 from las.model.masking import valid_frames
 
+LONGEST_WINDOW, MOST_BINS = 1 << 16, 1024  # samples and mel bins; a stranger's config cannot take all memory by more
+
 
 @dataclass(frozen=True)
 class FrontendConfig:
@@ -41,6 +43,11 @@ class FrontendConfig:
             raise UserError(f"frontend.hop {self.hop} s exceeds frontend.window {self.window} s: samples are skipped")
         if min(self.sample_rate, self.hop, self.mel_bins, self.floor) <= 0:
             raise UserError("frontend: sample_rate, hop, mel_bins and floor must be above 0")
+        if self.window_samples > LONGEST_WINDOW or self.mel_bins > MOST_BINS:
+            raise UserError(
+                f"frontend: {self.mel_bins} mel_bins of windows of {self.window_samples} samples; "
+                f"at most {MOST_BINS} of {LONGEST_WINDOW}"
+            )
         if self.hop_samples < 1:
             raise UserError(f"frontend.hop {self.hop} s is less than one sample at {self.sample_rate} Hz")
         if not 0 <= self.low < (self.high or self.sample_rate / 2) <= self.sample_rate / 2:

@@ -62,8 +62,8 @@ def open_model(
         raise UserError(
             f"{folder.path}: the tokenizer has {tokenizer.size} tokens, the config says {folder.vocabulary}"
         )
-    model = LAS(config.model, folder.vocabulary)
-    checkpoint.load_weights(model, folder.weights, folder.path / checkpoint.WEIGHTS)
+    make = partial(LAS, config.model, folder.vocabulary)
+    model = checkpoint.build(make, folder.weights, folder.path / checkpoint.WEIGHTS)
     if config.search.bfloat16:
         model.to_bfloat16()
     chosen = choose_device(device) if isinstance(device, str) else device

@@ -57,8 +57,8 @@ def read_language_model(folder: str | Path) -> tuple[LanguageModel, Tokenizer, s
         raise UserError(f"{folder}: the tokenizer has {tokenizer.size} tokens, the config says {found.vocabulary}")
     style = str(found.config.get("style"))
     style_named(style)
-    model = LanguageModel(config, found.vocabulary)
-    checkpoint.load_weights(model, found.weights, found.path / checkpoint.WEIGHTS)
+    make = partial(LanguageModel, config, found.vocabulary)
+    model = checkpoint.build(make, found.weights, found.path / checkpoint.WEIGHTS)
     return model.eval(), tokenizer, style
 
 

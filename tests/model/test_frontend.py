@@ -208,6 +208,8 @@ def test_too_many_mel_bins_are_refused():
         ({"hop": 0.03}, "hop 0.03 s exceeds frontend.window 0.025 s"),
         ({"hop": 0.0}, "must be above 0"),
         ({"mel_bins": 0}, "must be above 0"),
+        ({"mel_bins": 2000}, "2000 mel_bins of windows of 400 samples; at most 1024 of 65536"),
+        ({"window": 10.0}, "80 mel_bins of windows of 160000 samples; at most 1024 of 65536"),
         ({"floor": 0.0}, "must be above 0"),
         ({"sample_rate": 0}, "must be above 0"),
         ({"low": -1.0}, "must be in order"),
