@@ -5,8 +5,13 @@
 #   TOKENS=N        tokens wanted
 #   CONF=NAME       conf/NAME.yaml
 #   STAGE=N         begin with stage N: 1 prepare, 2 tokens, 3 shards, 4 train, 5 evaluate
+# Run again after an interruption, best with STAGE=4 once training has begun, it goes on with the run that is in OUTPUT.
 #   RESULTS=FILE    results are added here; default OUTPUT/RESULTS.md
 set -euo pipefail
+if ! command -v las > /dev/null; then
+    echo "las is not installed here: activate the environment that it is in (. .venv/bin/activate), or pip install ." >&2
+    exit 1
+fi
 recipe=$(cd "$(dirname "$0")" && pwd)
 output=$recipe/exp
 if [ $# -gt 0 ] && [[ $1 != *=* ]]; then
@@ -54,10 +59,16 @@ shards() {    # SET...
     done
 }
 
+fit() {    # CONFIG FOLDER [KEY=VALUE]...: train there, or go on
+    local resume=()
+    if [ -e "$2/config.yaml" ]; then resume=(--resume); fi
+    las train "$recipe/conf/$1.yaml" "${@:3}" -o "$2" "${resume[@]}"
+}
+
 train() {    # NAME: of the config, where CONF does not say another
     cd "$output"    # paths in configs and of keys begin here, those of CORPUS, PREPARE and RESULTS where the user is
     stage 4 "train" || return 0
-    las train "$recipe/conf/${CONF:-$1}.yaml" "${keys[@]}" -o "$output/run"
+    fit "${CONF:-$1}" run "${keys[@]}"
 }
 
 evaluate() {    # SET...: of data/shards, or NAME=SHARDS

@@ -8,19 +8,19 @@ source "$(dirname "$0")/../stages.sh"
 voices() {    # a model to begin with, which leaves the plateau of the loss; once
     cd "$output"
     if [ "${CONF:-smoke}" != train ] || ! stage 4 "begin with synthetic voices"; then return 0; fi
-    if [ ! -e voices/model/config.yaml ]; then
+    if [ ! -e voices/config.yaml ]; then
         "$(command -v python || command -v python3)" "$recipe/prepare_voices.py" --output "$data" --phrases "${PHRASES:-9000}"
         rm -rf "$data/voices/shards"
         local set
         for set in train valid; do
             las shard "$data/voices/$set.jsonl" -o "$data/voices/shards/$set"
         done
-        local key sizes=()
-        for key in "${keys[@]}"; do
-            if [[ $key == model.* ]]; then sizes+=("$key"); fi    # the two models must be alike
-        done
-        las train "$recipe/conf/voices.yaml" "${sizes[@]}" -o voices
     fi
+    local key sizes=()
+    for key in "${keys[@]}"; do
+        if [[ $key == model.* ]]; then sizes+=("$key"); fi    # the two models must be alike
+    done
+    fit voices voices "${sizes[@]}"
     keys=(init=voices/model "${keys[@]}")
 }
 

@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import itertools
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from las.data import download
 from las.data.manifest import read_manifest
 from las.errors import UserError
 
-SCRIPT = Path(__file__).parents[2] / "egs/yesno/prepare.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "egs/yesno/prepare.py"
 
 
 def load_script():
@@ -102,6 +104,27 @@ def test_from_the_archive_to_results(yesno, mirror, run_recipe, tools):
     assert "| test | " in results
     assert "/ N 240)" in results
     assert (output / "run/model/model.safetensors").exists()
+    rows = len(results.splitlines())
+    weights = (output / "run/model/model.safetensors").stat().st_mtime_ns
+    status, _, said = run_recipe("yesno", "model.listener.convolutions=0", STAGE="4")  # again: nothing is left to train
+    assert status == 0, said
+    assert len((output / "RESULTS.md").read_text(encoding="utf-8").splitlines()) == rows + 1
+    assert (output / "run/model/model.safetensors").stat().st_mtime_ns == weights
+    status, _, said = run_recipe("yesno", "model.listener.convolutions=0", "train.optimizer.rate=0.5", STAGE="4")
+    assert status == 1
+    assert "train.optimizer.rate" in said
+
+
+def test_run_sh_says_where_las_is_not_installed(tmp_path):
+    found = subprocess.run(
+        ["/bin/bash", ROOT / "egs/yesno/run.sh", tmp_path],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr.startswith("las is not installed here: activate the environment that it is in")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_run_sh_is_refused(run_recipe, tmp_path):
