@@ -5,9 +5,13 @@ needed) decodes what libsndfile cannot: m4a, mp4, webm, the sound of a video. Th
 file name. Channels are averaged. Resampling is a windowed sinc (Smith, Digital Audio Resampling; torchaudio
 with the Kaiser window of resampy's "kaiser_best"), in blocks, so that only the result grows with the recording.
 
+Where the clock of an m4a, mp4, mov, webm or mkv runs ahead of its samples (a pause in speech, sound that begins
+after the picture), as many zeros are given, so that times are those of the file.
+
 A file that holds less than its header promises is an error. What the formats let us see:
 
-    wav, aiff       the data chunk's size; not when a streaming writer left it open (0x7ffff000 and above)
+    wav, aiff       the data chunk's size, and sound behind it (files joined, a recorder that was killed); not when
+                    a streaming writer left it open (0x7ffff000 and above)
     flac            the sample count of the header; when that is 0 (streamed), only a cut inside a frame
     ogg, opus       a last page that is not whole, and pages dropped in the middle; not a cut exactly between pages
     mp3             fewer samples than its Xing/Info/VBRI header says (two MPEG frames of slack); without that
@@ -20,10 +24,14 @@ A file that holds less than its header promises is an error. What the formats le
 
 import io
 import math
+import numbers
 import os
+import re
+import reprlib
 import struct
+import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +45,7 @@ from torch import Tensor
 
 from las.errors import UserError
 
-Source: TypeAlias = str | Path | bytes | BinaryIO | tuple[Any, int]
+Source: TypeAlias = str | Path | bytes | BinaryIO | tuple[Any, float]
 Block: TypeAlias = tuple[Tensor, int]  # mono samples (n,) float32, their rate in Hz
 
 LOWEST_RATE, HIGHEST_RATE = 100, 1_000_000  # Hz
@@ -49,12 +57,22 @@ OPEN_ENDED = 0x7FFFF000  # a chunk size from here on means "until the file ends"
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's frame count is beyond it where the file does not say
 MP3_SLACK = 2 * 1152  # samples; encoder delay and padding that the header may or may not count
 DURATION_SLACK = 0.1  # s; codec delay and padding in m4a and webm
+PAUSE_SLACK = 0.02  # s that a clock may run ahead of the samples: rounding, jitter
+LONGEST_PAUSE = 3600.0  # s; a clock that leaps further is broken, or began before the recording did
+OVERSHOOT = 16.0  # largest sample that is clipped; what is beyond is in other units: whole numbers as floats, decibels
 SPHERE_CODINGS = (b"pcm", b"ulaw", b"mu-law", b"alaw")  # those in which every sample takes sample_n_bytes
+WANTED = "no recording; wanted a path, bytes, a binary file, or (samples, rate)"
 NO_SAMPLES = "{}: it has no samples (zero-length audio)"
+NOTES = (b"LIST", b"bext", b"cue ", b"smpl", b"iXML", b"id3 ", b"ID3 ", b"junk", b"JUNK", b"_PMX", b"fact", b"PEAK")
+SOUNDS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"data", b"SSND", b"fLaC", b"OggS")  # no notes: more sound
 # Nothing that opens other files by name (hls, concat, sdp) may be guessed from the content.
 CONTAINERS = "mov,matroska,mpegts,mpeg,avi,flv,asf,aac,ac3,eac3,amr,mp3,ogg,wav,flac,caf,aiff,ape,wv,tta,dts"
 SUFFIXES = {  # of audio files, where a folder is looked through; what a file is, is seen from what it holds
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".mkv", ".mov", ".aif", ".aiff",
+    ".wav", ".wave", ".bwf", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".sph", ".voc", ".flac",
+    ".ogg", ".oga", ".ogv", ".ogx", ".opus", ".spx", ".mp3", ".mp2", ".mpga", ".aac", ".adts", ".ac3", ".eac3", ".ec3",
+    ".dts", ".amr", ".awb", ".ape", ".wv", ".tta", ".m4a", ".m4b", ".m4r", ".m4v", ".mp4", ".mov", ".qt", ".f4v",
+    ".3gp", ".3g2", ".webm", ".weba", ".mkv", ".mka", ".avi", ".flv", ".wma", ".wmv", ".asf", ".ts", ".mts", ".m2ts",
+    ".mpg", ".mpeg", ".vob",
 }  # fmt: skip
 
 
@@ -67,6 +85,20 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (path for name in names if (path := Path(place, name)).is_file())
+
+
+def spelled(path: str) -> str:
+    """The path as the disk spells it: as given, else with each part in NFC or NFD; as given where there is no such file.
+
+    macOS decomposes Hangul in file names (NFD), and they stay so where they are copied.
+    """
+    if path.isascii() or os.path.exists(path):
+        return path
+    places = [Path()]
+    for part in Path(path).parts:
+        forms = dict.fromkeys((part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))))
+        places = [place / form for place in places for form in forms if os.path.exists(place / form)]
+    return str(places[0]) if places else path
 
 
 @dataclass(frozen=True)
@@ -82,7 +114,8 @@ def load(source: Source, rate: int) -> Tensor:
     source: a path, bytes, a binary file object (read from its start where it can seek), or (array, its rate) with
     an array or tensor (N,) or (channels, N), floats as they are, integers scaled by their full range to [-1, 1).
     Floats beyond 1 are kept. Raises UserError, naming the file: missing, folder, empty, not audio, no samples,
-    cut short (see the top of this file), NaN or infinite samples, a rate that cannot be.
+    cut short or with sound behind its end (see the top of this file), NaN or infinite samples, a rate that cannot
+    be, a clock that leaps; and for a source that is none of these.
 
     >>> import torch
     >>> load((torch.zeros(2, 8_000), 8_000), 16_000).shape      # 1 s, stereo
@@ -103,7 +136,7 @@ def stream(source: Source, rate: int) -> Iterator[Tensor]:
     """
     _check_rate(rate, "the asked sample rate")
     if isinstance(source, tuple):
-        yield from _at_rate(_finite(_array_blocks(*source), "<array>"), rate, "<array>")
+        yield from _at_rate(_finite(_array_blocks(source), "<array>"), rate, "<array>")
         return
     with _opened(source) as (file, name):
         yield from _at_rate(_finite(_decoded(file, name), name), rate, name)
@@ -119,8 +152,8 @@ def probe(source: Source) -> AudioInfo:
     AudioInfo(seconds=0.5, rate=8000, channels=2)
     """
     if isinstance(source, tuple):
-        samples = _as_channels(*source)
-        return AudioInfo(samples.shape[1] / source[1], source[1], samples.shape[0])
+        samples, rate = _as_channels(source)
+        return AudioInfo(samples.shape[1] / rate, rate, samples.shape[0])
     with _opened(source) as (file, name):
         info = _header(file, name)
         if info.seconds > 0:
@@ -138,7 +171,7 @@ def write_flac(samples: Tensor, rate: int) -> bytes:
     """(N,) float -> 16-bit FLAC file in memory; clipped to [-1, 1), rounded to the nearest of 65536 steps.
 
     Samples that came from 16-bit audio survive exactly. Raises UserError: no samples, NaN or infinite samples,
-    a rate that cannot be (some above 65,535 Hz).
+    samples beyond OVERSHOOT, a rate that cannot be (some above 65,535 Hz).
     """
     _check_rate(rate, "the sample rate to write")
     assert samples.dim() == 1, f"mono (N,) wanted, got {tuple(samples.shape)}"
@@ -146,6 +179,8 @@ def write_flac(samples: Tensor, rate: int) -> bytes:
         raise UserError("nothing to write: the audio has no samples")
     if not bool(torch.isfinite(samples).all()):
         raise UserError("nothing written: the audio has NaN or infinite samples")
+    if (peak := float(samples.abs().max())) > OVERSHOOT:
+        raise UserError(f"nothing written: a sample of {peak:g}; wanted sound, about -1 to 1: divide by its full scale")
     steps = (samples.detach().cpu().double() * 32768).round().clamp(-32768, 32767).to(torch.int16)
     buffer = io.BytesIO()
     try:
@@ -164,13 +199,15 @@ def _check_rate(rate: int, what: str) -> None:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+def _opened(source: Any) -> Iterator[tuple[BinaryIO, str]]:
     """A seekable binary file at its start, and the name that errors use."""
     file: Any
     if isinstance(source, bytes | bytearray | memoryview):
         name, file = "<bytes>", io.BytesIO(source)
     elif isinstance(source, str | Path):
         name, file = str(source), _open_path(source)
+    elif not hasattr(source, "read") or isinstance(source, io.TextIOBase):
+        raise UserError(f"{reprlib.repr(source)}: {WANTED}")
     else:
         name, file = str(getattr(source, "name", "<file object>")), source
     try:
@@ -283,7 +320,8 @@ def _libsndfile_blocks(sound: _StraightOn, name: str) -> Iterator[Block]:
         damage = ""
         while True:
             try:
-                ask = min(READ_FRAMES, total - seen) if sound.tagged and known else READ_FRAMES
+                left = total - seen - (not sound.tagged)  # the last alone: a FLAC decoder stumbles over what is behind
+                ask = min(READ_FRAMES, left) if known and (left > 0 or sound.tagged) else READ_FRAMES
                 frames = sound.read(ask, dtype="float32", always_2d=True)  # (n, channels)
             except soundfile.LibsndfileError as error:
                 damage = f" ({error})" if str(error) else " (the decoder stopped at damaged data)"
@@ -292,6 +330,11 @@ def _libsndfile_blocks(sound: _StraightOn, name: str) -> Iterator[Block]:
                 break
             seen += len(frames)
             yield _mono(torch.from_numpy(frames)), rate
+        if damage and known and seen >= total - 1:
+            raise UserError(
+                f"{name}: the {total / rate:.3f} s of its header can be read, but not what lies behind them{damage}: "
+                "files joined end to end? split it there"
+            )
         if damage or (known and seen < total - slack):
             whole = f"{total / rate:.3f} s" if known else "an unknown length"
             raise UserError(
@@ -302,7 +345,7 @@ def _libsndfile_blocks(sound: _StraightOn, name: str) -> Iterator[Block]:
 def _check_chunks(file: BinaryIO, name: str) -> None:
     """RIFF, RF64 and AIFF: compare the size of the data chunk with the bytes that are there.
 
-    libsndfile silently takes what is there. Multimedia Programming Interface 1.0 (RIFF); EBU Tech 3306 (RF64).
+    libsndfile silently takes what is there, and drops what lies behind. Multimedia Programming Interface 1.0 (RIFF); EBU Tech 3306 (RF64).
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -329,15 +372,63 @@ def _check_chunks(file: BinaryIO, name: str) -> None:
                 length = long_data
             elif length >= OPEN_ENDED:
                 return
-            found = size - position - 8
+            found, per = size - position - 8, bytes_per_second or math.nan
             if found < length:
-                per = bytes_per_second or math.nan
                 raise UserError(
                     f"{name}: cut short: {found / per:.3f} s of {length / per:.3f} s are there "
                     f"({found} of {length} bytes of sound); copy it again"
                 )
+            more = _sound_behind(file, position + 8 + length, order, bytes_per_second * DURATION_SLACK)
+            if more and not (length == 0 and _has_frames(file)):
+                raise UserError(
+                    f"{name}: its header says {length / per:.3f} s of sound, but {found - length} bytes lie behind it: "
+                    "files joined end to end, or a recorder that was stopped; split it there, or write it anew "
+                    "(a WAV: ffmpeg -ignore_length 1 -i OLD NEW)"
+                )
             return
         position += 8 + length + length % 2
+
+
+def _sound_behind(file: BinaryIO, position: int, order: str, slack: float) -> bool:
+    """Whether more than notes lies from `position`, behind a data chunk, to the end of the file.
+
+    Notes are chunks of any name but those of sound (that begin a byte late where padding is wrong), zeros and tags;
+    what is none of these but shorter than `slack` bytes passes too.
+    """
+    size = file.seek(0, os.SEEK_END)
+    while True:
+        position = _first_not_zero(file, position)
+        file.seek(position)
+        head = file.read(9)
+        if len(head) < 9:
+            return False
+        for late in (0, 1):
+            tag, length = struct.unpack(order + "4sI", head[late : late + 8])
+            end = position + late + 8 + length
+            if tag in SOUNDS:
+                return True
+            if tag in NOTES or (re.fullmatch(rb"[ -~]{4}", tag) and end <= size):
+                position = end
+                break
+        else:
+            return not head.startswith((b"TAG", b"ID3", b"APETAGEX")) and size - position >= slack
+
+
+def _first_not_zero(file: BinaryIO, position: int) -> int:
+    file.seek(position)
+    while block := file.read(1 << 16):
+        if rest := block.lstrip(b"\0"):
+            return position + len(block) - len(rest)
+        position += len(block)
+    return position
+
+
+def _has_frames(file: BinaryIO) -> bool:
+    """Whether libsndfile reads on to the end where a header of RIFF says that there is nothing."""
+    file.seek(0)
+    with suppress(soundfile.LibsndfileError), _StraightOn(file) as sound:
+        return sound.frames > 0
+    return False
 
 
 def _check_sphere(file: BinaryIO, name: str) -> None:
@@ -441,40 +532,74 @@ def _ffmpeg_header(file: BinaryIO, name: str) -> AudioInfo:
         return AudioInfo(math.nan if promised is None else promised, rate, channels)
 
 
+def _has_clock(container: Any) -> bool:
+    """Whether times count from where the recording begins, as in m4a and webm; elsewhere they begin anywhere."""
+    return container.format.name.split(",")[0] in ("mov", "matroska")
+
+
+def _begin(stream: Any) -> tuple[float, float]:
+    """Time 0 of the recording on the stream's clock, and how late its sound begins; both in s.
+
+    A codec's priming makes no sound late, nor does a clock that ran for hours before (part of a live stream).
+    """
+    start = float((stream.start_time or 0) * stream.time_base)
+    return (0.0, start) if DURATION_SLACK < start <= LONGEST_PAUSE else (start, 0.0)
+
+
 def _promised_seconds(container: Any, stream: Any) -> float | None:
     """What the header says of this stream; None where it says nothing that can be trusted."""
-    if container.format.name.split(",")[0] not in ("mov", "matroska"):
+    if not _has_clock(container):
         return None
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
+    zero, late = _begin(stream)
+    if stream.duration and container.format.name.startswith("mov"):
+        return float(stream.duration * stream.time_base) + late
     hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska tag: 00:00:01.341000000
     minutes, _, seconds = rest.partition(":")
     try:
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    except ValueError:
-        alone = len(container.streams) == 1 and container.duration
-        return container.duration / 1e6 if alone else None
+        return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - zero
+    except ValueError:  # in Matroska a duration of the stream itself is FFmpeg's guess, and the file's is then too
+        alone = len(container.streams) == 1 and not stream.duration and container.duration
+        return container.duration / 1e6 - zero if alone else None
 
 
 def _ffmpeg_blocks(file: BinaryIO, name: str) -> Iterator[Block]:
     with _ffmpeg_opened(file, name) as (container, stream):
         import av  # there, or the line above would have said so
 
-        promised, rate, seen, end, kind_before = _promised_seconds(container, stream), 0, 0, 0.0, None
+        promised, (zero, late), clock = _promised_seconds(container, stream), _begin(stream), _has_clock(container)
+        latest = math.inf if promised is None else promised + late + DURATION_SLACK
+        rate, seen, end, slack, kind_before = 0, 0, 0.0, PAUSE_SLACK, None
         for frame in container.decode(stream):
             if rate and frame.sample_rate != rate:
                 raise UserError(f"{name}: its rate changes from {rate} to {frame.sample_rate} Hz; split it there")
             rate = frame.sample_rate
             _check_rate(rate, f"{name}: the rate in its header")
+            time = frame.time - zero if clock and frame.time is not None else 0.0
+            ahead = time - seen / rate
+            if seen == 0 and 0 < ahead <= DURATION_SLACK:  # the codec's priming, taken off the samples alone
+                slack += ahead
+            if ahead > slack:
+                if ahead > LONGEST_PAUSE or time > latest:
+                    raise UserError(
+                        f"{name}: its clock leaps from {seen / rate:.3f} s to {time:.3f} s, which is no pause; "
+                        "write it anew, for example by `ffmpeg -i OLD NEW.wav`"
+                    )
+                yield from ((zeros, rate) for zeros in _zeros(round(ahead * rate)))
+                seen += round(ahead * rate)
             kind = (frame.format.name, frame.layout.name)
             if kind != kind_before:  # interleaved floats, because PyAV miscounts the planes of 8 and more channels
                 convert, kind_before = av.AudioResampler(format="flt"), kind
             seen += frame.samples
-            end = max(seen / rate, (frame.time or 0.0) + frame.samples / rate)  # a pause leaves a gap in the times
+            end = max(seen / rate, time + frame.samples / rate)
             for piece in convert.resample(frame):
                 yield _mono(torch.from_numpy(piece.to_ndarray().reshape(-1, piece.layout.nb_channels))), rate
         if promised is not None and end < promised - DURATION_SLACK:
             raise UserError(f"{name}: cut short: {end:.3f} s of {promised:.3f} s are there; copy it again")
+
+
+def _zeros(count: int) -> Iterator[Tensor]:
+    for start in range(0, count, READ_FRAMES):
+        yield torch.zeros(min(READ_FRAMES, count - start))
 
 
 def _mono(frames: Tensor) -> Tensor:
@@ -482,13 +607,20 @@ def _mono(frames: Tensor) -> Tensor:
     return frames[:, 0] if frames.shape[1] == 1 else frames.mean(dim=1)
 
 
-def _array_blocks(array: Any, rate: int) -> Iterator[Block]:
-    samples = _as_channels(array, rate)
+def _array_blocks(source: tuple[Any, ...]) -> Iterator[Block]:
+    samples, rate = _as_channels(source)
     for start in range(0, samples.shape[1], RESAMPLE_SAMPLES):
         yield _to_float(samples[:, start : start + RESAMPLE_SAMPLES]).mean(dim=0), rate
 
 
-def _as_channels(array: Any, rate: int) -> np.ndarray:
+def _as_channels(source: tuple[Any, ...]) -> tuple[np.ndarray, int]:
+    """(channels, N) and its rate in Hz, which may come as a float or NumPy's."""
+    if len(source) != 2:
+        raise UserError(f"{reprlib.repr(source)}: {WANTED}")
+    array, rate = source
+    if not isinstance(rate, numbers.Real) or rate != rate // 1:
+        raise UserError(f"<array>: its sample rate is {rate!r}; wanted a whole number of Hz")
+    rate = int(rate)
     _check_rate(rate, "<array>: its sample rate")
     samples = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
     if samples.ndim == 1:
@@ -499,7 +631,7 @@ def _as_channels(array: Any, rate: int) -> np.ndarray:
         raise UserError(f"<array>: {samples.shape} looks like (N, channels); wanted (channels, N): transpose it")
     if samples.size == 0:
         raise UserError(NO_SAMPLES.format("<array>"))
-    return samples
+    return samples, rate
 
 
 def _to_float(samples: np.ndarray) -> Tensor:

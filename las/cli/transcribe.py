@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from unicodedata import normalize
 
 import typer
 
@@ -22,6 +23,11 @@ from las.recipe import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from las.transcribe.recognizer import Transcript
+
+COMPANIONS = {  # files that lie beside recordings, and are not missed
+    ".txt", ".lab", ".json", ".jsonl", ".srt", ".vtt", ".tsv", ".csv", ".ctm", ".trn", ".stm", ".textgrid", ".eaf",
+    ".xml", ".ass", ".lrc", ".md", ".pdf", ".docx", ".jpg", ".jpeg", ".png", ".log", ".m3u", ".cue", ".nfo", ".ini",
+}  # fmt: skip
 
 
 class Format(StrEnum):
@@ -173,26 +179,54 @@ def _phrases(hot_words: str) -> list[str]:
 def _audio_files(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Files as given, the audio files of folders and the matches of globs, in order; with each where its transcripts go
     below the output folder, without suffix: by its name, from a folder by its path in it."""
-    from las.audio import SUFFIXES, files_below
+    from las.audio import spelled
 
     for name in names:
-        path = Path(name)
+        path = spelled(name)
         if not name:
             raise UserError("a file without a name; wanted an audio file, a folder or a pattern")
         if name == "-":
             yield "/dev/stdin", "stdin"
-        elif path.is_dir():
-            found = sorted(str(one) for one in files_below(path) if one.suffix.lower() in SUFFIXES)
-            if not found:
-                raise UserError(f"{name}: no audio files in this folder")
-            yield from ((one, os.path.splitext(os.path.relpath(one, path))[0]) for one in found)
-        elif not path.exists() and glob.has_magic(name):
-            matches = sorted(glob.glob(name, recursive=True))
+        elif os.path.isdir(path):
+            yield from ((one, os.path.splitext(os.path.relpath(one, path))[0]) for one in _recordings(path))
+        elif not os.path.exists(path) and glob.has_magic(name):
+            matches = _matches(name)
             if not matches:
                 raise UserError(f"{name}: matches no file")
             yield from ((one, Path(one).stem) for one in matches)
         else:
-            yield name, path.stem
+            yield path, Path(path).stem
+
+
+def _recordings(folder: str) -> list[str]:
+    """The audio files of a folder, by their names; says on stderr how many others there are that nobody expects."""
+    from las.audio import SUFFIXES, files_below
+
+    found, others = [], []
+    for path in files_below(Path(folder)):
+        if path.suffix.lower() in SUFFIXES:
+            found.append(str(path))
+        elif path.suffix.lower() not in COMPANIONS and not path.name.startswith("."):
+            others.append(str(path))
+    if not found:
+        raise UserError(f"{folder}: no audio files in this folder")
+    if others:
+        named = f"passed over {len(others)} files whose names are not those of recordings (first: {min(others)})"
+        print(f"las: {folder}: {named}", file=sys.stderr)
+    return sorted(found)
+
+
+def _matches(pattern: str) -> list[str]:
+    """The files that a pattern matches, its words in either form of Unicode."""
+    from las.audio import spelled
+
+    parts = Path(pattern).parts
+    plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
+    folder = spelled(os.path.join("", *parts[:plain]))
+    rest = os.path.join(*parts[plain:])
+    patterns = {os.path.join(folder, form) for form in (rest, *(normalize(form, rest) for form in ("NFC", "NFD")))}
+    found = {one for form in patterns for one in glob.glob(form, recursive=True)}
+    return sorted(one for one in found if not os.path.isdir(one))
 
 
 def _check_outputs(places: dict[str, str], formats: list[str], output_dir: Path | None, n_best: int) -> None:

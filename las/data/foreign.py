@@ -137,7 +137,7 @@ def _folder(root: Path) -> Iterator[Stretch]:
     texts, heard = _by_stem(root, files, TRANSCRIPTS), _by_stem(root, files, audio.SUFFIXES)
     for stem in sorted({*texts, *heard}):
         text = " ".join(_text(texts[stem]).split()) if stem in texts else None
-        recording = heard.get(stem, stem.with_name(f"{stem.name}.wav"))
+        recording = heard.get(stem, stem.with_name(f"{stem.name}.*"))  # which is no file's name
         yield Stretch(stem.relative_to(root).as_posix(), recording, text)
 
 
@@ -204,9 +204,12 @@ def _name(place: str) -> str:
 
 
 def _beside(folder: Path, name: str) -> Path:
-    forms = dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))  # macOS writes NFD
-    places = [folder / place / one for one in forms for place in BESIDE]
+    places = [_spelled(folder / place / name) for place in BESIDE]
     return next((place for place in places if place.is_file()), places[0])
+
+
+def _spelled(path: Path) -> Path:
+    return Path(audio.spelled(str(path)))
 
 
 def _kaldi(folder: Path) -> Iterator[Stretch]:
@@ -225,7 +228,7 @@ def _kaldi(folder: Path) -> Iterator[Stretch]:
                 f"{folder / 'wav.scp'}: {recording} is a command ({place[:60]}), which is not run; write what it puts "
                 "out to a file and name that"
             )
-        yield Stretch(id, Path(place), texts.get(id), speakers.get(id), start, seconds)
+        yield Stretch(id, _spelled(Path(place)), texts.get(id), speakers.get(id), start, seconds)
 
 
 def _segments(path: Path) -> dict[str, tuple[str, float | None, float | None]]:
@@ -273,7 +276,7 @@ def _json_lines(path: Path) -> Iterator[Stretch]:
 
 
 def _nemo(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
-    place = folder / record["audio_filepath"]
+    place = _spelled(folder / record["audio_filepath"])
     start, seconds = (None if record.get(key) is None else _seconds(record[key]) for key in ("offset", "duration"))
     name = _name(record["audio_filepath"]) + ("" if start is None else f"@{start}")
     speaker = record.get("speaker")
@@ -292,7 +295,7 @@ def _lhotse(record: dict[str, Any], folder: Path) -> Iterator[Stretch]:
         )
     if isinstance(record.get("channel"), int) and len(source.get("channels", ())) > 1:
         raise UserError(f"{record['id']}: one of {len(source['channels'])} channels; save each to a file of its own")
-    place = folder / source["source"]
+    place = _spelled(folder / source["source"])
     if not record["supervisions"]:
         yield Stretch(record["id"], place, None)
     whole = _seconds(recording["duration"])

@@ -4,7 +4,7 @@
 
 `id`, `audio` and `text` are required, `seconds` and `speaker` may be missing or null; nothing else is known, and an
 unknown field is refused, so that a misspelt one is not lost. An audio path is relative to the manifest's folder or
-absolute. Blank lines and a byte order mark are passed over. Format: JSON Lines (https://jsonlines.org), UTF-8.
+absolute, and may be in another form of Unicode than the file's name (macOS decomposes Hangul). Blank lines and a byte order mark are passed over. Format: JSON Lines (https://jsonlines.org), UTF-8.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from las.audio import spelled
 from las.errors import UserError
 from las.text.normalize import nfc
 
@@ -137,7 +138,7 @@ def _parse(line: str, where: str, folder: str) -> Utterance:
     try:
         _check("audio", record["audio"])
         _check("text", record["text"])
-        audio = os.path.join(folder, record["audio"])
+        audio = spelled(os.path.join(folder, record["audio"]))
         return Utterance(record["id"], audio, nfc(record["text"]), record.get("seconds"), record.get("speaker"))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
