@@ -24,7 +24,6 @@ A file that holds less than its header promises is an error. What the formats le
 
 import io
 import math
-import numbers
 import os
 import re
 import reprlib
@@ -88,7 +87,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def spelled(path: str) -> str:
-    """The path as the disk spells it: as given, else with each part in NFC or NFD; as given where there is no such file.
+    """The path as the disk spells it: as given, or with each part in NFC or NFD where only so it is there.
 
     macOS decomposes Hangul in file names (NFD), and they stay so where they are copied.
     """
@@ -345,7 +344,8 @@ def _libsndfile_blocks(sound: _StraightOn, name: str) -> Iterator[Block]:
 def _check_chunks(file: BinaryIO, name: str) -> None:
     """RIFF, RF64 and AIFF: compare the size of the data chunk with the bytes that are there.
 
-    libsndfile silently takes what is there, and drops what lies behind. Multimedia Programming Interface 1.0 (RIFF); EBU Tech 3306 (RF64).
+    libsndfile silently takes what is there, and drops what lies behind. Multimedia Programming Interface 1.0 (RIFF);
+    EBU Tech 3306 (RF64).
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -618,7 +618,7 @@ def _as_channels(source: tuple[Any, ...]) -> tuple[np.ndarray, int]:
     if len(source) != 2:
         raise UserError(f"{reprlib.repr(source)}: {WANTED}")
     array, rate = source
-    if not isinstance(rate, numbers.Real) or rate != rate // 1:
+    if not isinstance(rate, int | float | np.integer | np.floating) or rate != rate // 1:
         raise UserError(f"<array>: its sample rate is {rate!r}; wanted a whole number of Hz")
     rate = int(rate)
     _check_rate(rate, "<array>: its sample rate")

@@ -6,6 +6,8 @@ import struct
 import subprocess
 import sys
 import textwrap
+import unicodedata
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 import torchaudio
 
 from las import audio
-from las.audio import AudioInfo, files_below, load, probe, write_flac
+from las.audio import SUFFIXES, AudioInfo, files_below, load, probe, spelled, write_flac
 from las.errors import UserError
 
 LIBSNDFILE = {
@@ -29,6 +31,11 @@ LIBSNDFILE = {
     "wavex": ("WAVEX", "PCM_16"),
     "rf64": ("RF64", "PCM_16"),
     "aiff": ("AIFF", "PCM_16"),
+    "aifc": ("AIFF", "ULAW"),
+    "au": ("AU", "PCM_16"),
+    "caf": ("CAF", "PCM_16"),
+    "w64": ("W64", "PCM_16"),
+    "voc": ("VOC", "PCM_16"),
     "sph": ("NIST", "PCM_16"),
     "sph-mulaw": ("NIST", "ULAW"),
     "flac-16": ("FLAC", "PCM_16"),
@@ -43,6 +50,10 @@ FFMPEG = {
     "webm": ("webm", "libopus", 48_000),
     "mkv": ("matroska", "libopus", 48_000),
     "aac": ("adts", "aac", 44_100),
+    "3gp": ("3gp", "aac", 44_100),
+    "avi": ("avi", "aac", 44_100),
+    "flv": ("flv", "aac", 44_100),
+    "ts": ("mpegts", "aac", 44_100),
 }
 
 
@@ -67,8 +78,16 @@ def encoded(kind: str, samples: np.ndarray, rate: int) -> bytes:
     return buffer.getvalue()
 
 
-def muxed(path: Path, kind: str, samples: np.ndarray, picture: bool = False, **options: str) -> bytes:
-    """By PyAV, at the rate of FFMPEG; with `picture`, a track of video of 3 s beside the sound."""
+def muxed(
+    path: Path,
+    kind: str,
+    samples: np.ndarray,
+    picture: bool = False,
+    pauses: tuple[tuple[float, float], ...] = (),
+    **options: str,
+) -> bytes:
+    """By PyAV, at the rate of FFMPEG; with `picture`, a track of video of 3 s beside the sound. `pauses`: from how many
+    seconds of sound on the clock is ahead by how many more."""
     av = pytest.importorskip("av")
     container, codec, rate = FFMPEG[kind]
     try:
@@ -93,7 +112,8 @@ def muxed(path: Path, kind: str, samples: np.ndarray, picture: bool = False, **o
             piece = (piece * 32767).astype(np.int16) if wanted == "s16p" else piece
             piece = piece if wanted.endswith("p") else piece.T.reshape(1, -1)
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), wanted, stream.layout.name)
-            frame.sample_rate, frame.pts = rate, start
+            ahead = sum(seconds for first, seconds in pauses if start >= first * rate)
+            frame.sample_rate, frame.pts, frame.time_base = rate, start + round(ahead * rate), Fraction(1, rate)
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return path.read_bytes()
@@ -152,6 +172,79 @@ def test_the_sound_of_a_video_is_read_and_may_be_shorter_than_the_picture(kind, 
     muxed(path, kind, tone(rate), picture=True)
     assert_tone(load(path, 16_000), 16_000, close=0.03, late=0.08)
     assert probe(path).seconds == pytest.approx(1.0, abs=0.08)
+
+
+@pytest.mark.parametrize("kind", [*LIBSNDFILE, *FFMPEG])
+def test_a_folder_is_looked_through_for_all_of_them(kind):
+    assert {"wavex": ".wav", "ts": ".ts"}.get(kind, f".{kind.split('-')[0]}") in SUFFIXES
+
+
+@pytest.mark.parametrize("kind", ["m4a", "mov", "webm", "mkv"])
+def test_a_pause_in_the_clock_is_silence(kind, tmp_path):
+    """A tone of 1 s, 3 s of nothing, a tone of 1 s."""
+    rate = FFMPEG[kind][2]
+    path = tmp_path / "sound"
+    muxed(path, kind, tone(rate, 2.0), pauses=((1.0, 3.0),))
+    wave = load(path, 16_000)
+    loud = wave.unfold(0, 1_600, 1_600).square().mean(1).sqrt() > 0.1  # of each 0.1 s
+    assert loud[1:9].all()
+    assert not loud[12:39].any()
+    assert loud[42:49].all()
+    assert len(wave) / 16_000 == pytest.approx(5.0, abs=0.1)
+    assert probe(path).seconds == pytest.approx(5.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("kind", "picture"), [("m4a", True), ("mkv", True), ("m4a", False), ("webm", False)])
+def test_sound_that_begins_late_keeps_its_place(kind, picture, tmp_path):
+    path = tmp_path / "sound"
+    muxed(path, kind, tone(FFMPEG[kind][2]), picture, pauses=((0.0, 2.0),))
+    wave = load(path, 16_000)
+    assert wave[: 16_000 * 19 // 10].abs().max() == 0
+    assert wave[16_000 * 21 // 10 : 16_000 * 29 // 10].square().mean().sqrt() > 0.3
+    assert len(wave) / 16_000 == pytest.approx(3.0, abs=0.1)
+    assert probe(path).seconds == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["m4a", "webm"])
+def test_a_clock_that_leaps_hours_is_no_pause(kind, tmp_path):
+    path = tmp_path / "sound"
+    muxed(path, kind, tone(FFMPEG[kind][2], 2.0), pauses=((1.0, 7_200.0),))
+    with pytest.raises(
+        UserError, match=r"its clock leaps from 1\.0\d+ s to 7201\.\d+ s, which is no pause; write it an"
+    ):
+        load(path, 16_000)
+
+
+def test_a_clock_that_leaps_beyond_the_end_is_no_pause(tmp_path):
+    data = muxed(tmp_path / "sound", "mkv", tone(48_000, 2.0), pauses=((1.0, 60.0),))
+    assert data.count(b"00:01:02.008000000") == 1
+    with pytest.raises(UserError, match=r"its clock leaps from 1\.\d+ s to 61\.\d+ s, which is no pause"):
+        load(data.replace(b"00:01:02.008000000", b"00:00:03.008000000"), 16_000)
+
+
+@pytest.mark.parametrize("kind", ["m4a", "webm"])
+def test_a_clock_that_ran_for_hours_before_is_taken_to_begin_with_the_sound(kind, tmp_path):
+    """Part of a live stream."""
+    path = tmp_path / "sound"
+    muxed(path, kind, tone(FFMPEG[kind][2]), pauses=((0.0, 7_200.0),))
+    assert_tone(load(path, 16_000), 16_000, close=0.03, late=0.08)
+    assert probe(path).seconds == pytest.approx(1.0, abs=0.08)
+
+
+def test_matroska_without_a_duration_promises_nothing(tmp_path):
+    """FFmpeg guesses one from the bit rate, by which this file would be cut short."""
+    path = tmp_path / "sound"
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format="matroska", options={"live": "1"}) as output:
+        stream = output.add_stream("pcm_s16le", rate=16_000)
+        stream.layout = "mono"
+        for start in range(0, 640_000, 640):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 640), np.int16), "s16", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = 16_000, start, Fraction(1, 16_000)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    assert len(load(path, 16_000)) == 640_000
+    assert probe(path).seconds == pytest.approx(40.0)
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 192_000, 44_101, 12_345])
@@ -254,6 +347,31 @@ def test_arrays_of_any_number_type():
         assert load((array, 16_000), 16_000).tolist() == [0.0, 0.5, -1.0]
     assert load((np.array([128, 192, 0], np.uint8), 16_000), 16_000).tolist() == [0.0, 0.5, -1.0]
     assert probe((np.zeros((2, 800)), 8_000)) == AudioInfo(0.1, 8_000, 2)
+
+
+@pytest.mark.parametrize("rate", [8_000.0, np.int64(8_000), np.float32(8_000)])
+def test_a_rate_may_be_a_whole_float(rate):
+    assert len(load((torch.zeros(800), rate), 16_000)) == 1_600
+    assert probe((torch.zeros(800), rate)) == AudioInfo(0.1, 8_000, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ((np.zeros(8), 8_000.5), r"<array>: its sample rate is 8000\.5; wanted a whole number of Hz"),
+        ((np.zeros(8), math.nan), "<array>: its sample rate is nan; wanted a whole number of Hz"),
+        ((np.zeros(8), "8000"), "<array>: its sample rate is '8000'; wanted a whole number of Hz"),
+        (("a.wav",), r"\('a\.wav',\): no recording; wanted a path, bytes, a binary file, or \(samples, rate\)"),
+        (12, "12: no recording; wanted a path, bytes, a binary file"),
+        (None, "None: no recording; wanted"),
+        (torch.zeros(8), "tensor.*: no recording; wanted"),
+        (io.StringIO("a"), "StringIO.*: no recording; wanted"),
+    ],
+)
+def test_what_is_no_source(source, message):
+    for read in (lambda one: load(one, 16_000), probe):
+        with pytest.raises(UserError, match=message):
+            read(source)
 
 
 @pytest.mark.parametrize(
@@ -420,6 +538,76 @@ def test_cut_m4a_and_webm(tmp_path):
         load(data[: len(data) // 2], 16_000)
 
 
+@pytest.mark.parametrize("kind", ["wav-16", "rf64", "aiff"])
+def test_sound_behind_the_data_chunk_is_not_dropped_in_silence(kind):
+    one = encoded(kind, tone(16_000, 2), 16_000)
+    name = b"SSND" if kind == "aiff" else b"data"
+    sound = one[one.index(name) :]
+    for joined in (one + one, one + sound):
+        behind = len(joined) - len(one)
+        for read in (lambda source: load(source, 16_000), probe):
+            with pytest.raises(
+                UserError,
+                match=rf"header says 2\.000 s of sound, but {behind} bytes lie behind it: files joined end to",
+            ):
+                read(joined)
+
+
+@pytest.mark.parametrize("there", [0, 1_000, 32_000])
+def test_a_recorder_that_was_killed(there):
+    """Its header says how much there was when it was written last."""
+    wav = bytearray(encoded("wav-16", np.random.default_rng(0).normal(0, 0.1, 64_000), 16_000))
+    wav[40:44] = struct.pack("<I", there * 2)
+    found = (
+        rf"header says {there / 16_000:.3f} s of sound, but {(64_000 - there) * 2} bytes lie behind it: .* or a reco"
+    )
+    for read in (lambda source: load(source, 16_000), probe):
+        with pytest.raises(UserError, match=found):
+            read(bytes(wav))
+
+
+def test_a_header_of_nothing_is_open_ended_where_libsndfile_reads_on():
+    wav = bytearray(encoded("wav-16", tone(16_000), 16_000))
+    wav[4:8], wav[40:44] = struct.pack("<I", 8), bytes(4)
+    assert_tone(load(bytes(wav), 16_000), 16_000)
+
+
+NOTE = b"LIST" + struct.pack("<I", 10) + b"INFOIART\0\0"
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        NOTE,
+        b"\0" + NOTE,  # one byte of padding too many
+        b"x" + NOTE,
+        NOTE + b"bext" + struct.pack("<I", 3) + b"abc" + b"iXML" + struct.pack("<I", 2) + b"ab",  # no padding
+        b"LIST" + struct.pack("<I", 999) + b"INFO",  # cut: the sound is there
+        b"own " + struct.pack("<I", 4) + b"abcd" + bytes(100_000),
+        bytes(100_000),
+        b"TAG".ljust(128, b"x"),
+        b"ID3\x04" + bytes(6) + b"TIT2" * 100,
+        b"\r\n",
+        b"\xff" * 1_000,  # 31 ms
+    ],
+    ids=["list", "late", "no-zero", "unpadded", "cut", "own", "zeros", "id3v1", "id3v2", "newline", "short"],
+)
+@pytest.mark.parametrize("samples", [16_000, 15_999])
+def test_notes_behind_the_sound_are_no_sound(notes, samples):
+    wav = encoded("wav-8", tone(16_000)[:samples], 16_000)
+    assert len(load(wav + notes, 16_000)) == samples
+    assert len(load(wav[: 44 + samples] + notes, 16_000)) == samples  # no padding where the size is odd
+    assert probe(wav + notes).seconds == samples / 16_000
+
+
+def test_joined_flac_says_what_can_be_read():
+    data = encoded("flac-16", tone(16_000, 2), 16_000)
+    with pytest.raises(
+        UserError, match=r"the 2\.000 s of its header can be read, but not what lies behind them .* split"
+    ):
+        load(data + data, 16_000)
+
+
 def test_streamed_wav_and_flac_promise_nothing_and_are_read_whole():
     wav = bytearray(encoded("wav-16", tone(16_000), 16_000))
     wav[40:44] = b"\xff\xff\xff\xff"
@@ -542,6 +730,10 @@ def test_flac_refuses_nothing_and_nan():
         write_flac(torch.tensor([0.0, math.nan]), 16_000)
     with pytest.raises(UserError, match="FLAC cannot hold 96001 Hz; name another rate"):
         write_flac(torch.zeros(8), 96_001)
+    with pytest.raises(
+        UserError, match="nothing written: a sample of 1096; wanted sound, about -1 to 1: divide by its"
+    ):
+        write_flac(torch.tensor([0.0, -1096.0]), 16_000)
 
 
 def test_files_below_follows_links_but_not_in_circles(tmp_path):
@@ -553,6 +745,20 @@ def test_files_below_follows_links_but_not_in_circles(tmp_path):
     (tmp_path / "here/lost.wav").symlink_to(tmp_path / "nowhere.wav")
     found = sorted(str(path.relative_to(tmp_path / "here")) for path in files_below(tmp_path / "here"))
     assert found == ["b/c.wav", "link/a.wav"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_path_is_spelled_as_the_disk_does(form, tmp_path):
+    here, there = (unicodedata.normalize(one, "한국") for one in (form, {"NFC": "NFD", "NFD": "NFC"}[form]))
+    path = tmp_path / here / there / f"{here}.wav"  # mixed, as where folders were copied and files unpacked
+    path.parent.mkdir(parents=True)
+    path.touch()
+    for one in ("NFC", "NFD"):
+        assert spelled(unicodedata.normalize(one, str(path))) == str(path)
+    assert spelled(str(path)) == str(path)
+    (tmp_path / there).mkdir()  # a folder in both forms
+    assert spelled(str(tmp_path / there / here / f"{there}.wav")) == str(path)
+    assert spelled(f"./{here}/nothing.wav") == f"./{here}/nothing.wav"
 
 
 # --- long recordings

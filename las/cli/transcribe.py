@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 COMPANIONS = {  # files that lie beside recordings, and are not missed
     ".txt", ".lab", ".json", ".jsonl", ".srt", ".vtt", ".tsv", ".csv", ".ctm", ".trn", ".stm", ".textgrid", ".eaf",
     ".xml", ".ass", ".lrc", ".md", ".pdf", ".docx", ".jpg", ".jpeg", ".png", ".log", ".m3u", ".cue", ".nfo", ".ini",
+    ".db",
 }  # fmt: skip
 
 
@@ -204,9 +205,10 @@ def _recordings(folder: str) -> list[str]:
 
     found, others = [], []
     for path in files_below(Path(folder)):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in SUFFIXES:
             found.append(str(path))
-        elif path.suffix.lower() not in COMPANIONS and not path.name.startswith("."):
+        elif path.suffix.lower() not in COMPANIONS and not hidden:
             others.append(str(path))
     if not found:
         raise UserError(f"{folder}: no audio files in this folder")
@@ -220,12 +222,12 @@ def _matches(pattern: str) -> list[str]:
     """The files that a pattern matches, its words in either form of Unicode."""
     from las.audio import spelled
 
-    parts = Path(pattern).parts
+    parts = pattern.split(os.sep)
     plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    folder = spelled(os.path.join("", *parts[:plain]))
-    rest = os.path.join(*parts[plain:])
-    patterns = {os.path.join(folder, form) for form in (rest, *(normalize(form, rest) for form in ("NFC", "NFD")))}
-    found = {one for form in patterns for one in glob.glob(form, recursive=True)}
+    folder, rest = spelled(os.sep.join(parts[:plain])), os.sep.join(parts[plain:])
+    forms = {rest, *(normalize(form, rest) for form in ("NFC", "NFD"))}
+    patterns = [f"{folder}{os.sep}{form}" if plain else form for form in forms]
+    found = {one for asked in patterns for one in glob.glob(asked, recursive=True)}
     return sorted(one for one in found if not os.path.isdir(one))
 
 

@@ -4,7 +4,8 @@
 
 `id`, `audio` and `text` are required, `seconds` and `speaker` may be missing or null; nothing else is known, and an
 unknown field is refused, so that a misspelt one is not lost. An audio path is relative to the manifest's folder or
-absolute, and may be in another form of Unicode than the file's name (macOS decomposes Hangul). Blank lines and a byte order mark are passed over. Format: JSON Lines (https://jsonlines.org), UTF-8.
+absolute, in whichever form of Unicode (macOS decomposes Hangul in file names). Blank lines and a byte order mark are
+passed over. Format: JSON Lines (https://jsonlines.org), UTF-8.
 """
 
 from __future__ import annotations

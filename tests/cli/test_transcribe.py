@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
 
 import pytest
 
@@ -42,6 +43,44 @@ def test_folders_and_globs(las, trained, voices, tmp_path, tools, monkeypatch):
     assert las("transcribe", tmp_path / "linked", "--model", trained / "model") == (0, "ab\n", "")
     assert las("transcribe", f"{folder}/**/K.*", "--model", trained / "model") == (0, "ab\n", "")
     assert las("transcribe", folder / "[h].wav", "--model", trained / "model")[0] == 0  # a name, not a glob
+
+
+def test_what_a_folder_holds_besides_is_counted(las, trained, tools, tmp_path, monkeypatch):
+    folder = tmp_path / "mixed"
+    tools.write_wav(folder / "a.wav", tools.sing("ab"))
+    for name in ("a.txt", ".hidden", ".git/config"):  # nobody misses them
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("no audio")
+    monkeypatch.chdir(folder)
+    for place in (folder, "."):
+        assert las("transcribe", place, "--model", trained / "model") == (0, "ab\n", "")
+    for name in ("c.xyz", "b.raw"):
+        (folder / name).write_text("no audio")
+    status, out, err = las("transcribe", folder, "--model", trained / "model")
+    assert (status, out) == (0, "ab\n")
+    assert err == (
+        f"las: {folder}: passed over 2 files whose names are not those of recordings (first: {folder / 'b.raw'})\n"
+    )
+
+
+def test_folders_are_no_matches_of_a_glob(las, complaint, trained, tools, tmp_path):
+    tools.write_wav(tmp_path / "in" / "sub" / "a.wav", tools.sing("ab"))
+    tools.write_wav(tmp_path / "in" / "b.wav", tools.sing("ba ab"))
+    model = ("--model", trained / "model")
+    assert las("transcribe", f"{tmp_path}/in/*", *model) == (0, "ba ab\n", "")
+    status, out, err = las("transcribe", f"{tmp_path}/in/**", *model)
+    assert (status, sorted(line.split(": ")[1] for line in out.splitlines()), err) == (0, ["ab", "ba ab"], "")
+    assert complaint("transcribe", f"{tmp_path}/in/s*", *model).endswith("in/s*: matches no file")
+
+
+@pytest.mark.parametrize(("given", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_either_form_of_unicode(las, trained, tools, tmp_path, monkeypatch, given, there):
+    monkeypatch.chdir(tmp_path)
+    path = tools.write_wav(tmp_path / unicodedata.normalize(there, "소리/하나.wav"), tools.sing("ab"))
+    assert path.is_file()
+    for name in ("소리/하나.wav", "소리", "소리/*.wav", "소리/하*", "소*/하*", "./소리/하*", f"{tmp_path}/소리/하*"):
+        asked = unicodedata.normalize(given, name)
+        assert las("transcribe", asked, "--model", trained / "model") == (0, "ab\n", "")
 
 
 def test_json_lines(las, trained, voices, tools):

@@ -234,12 +234,30 @@ def test_decomposed_hangul_in_names(tmp_path, form):
     assert [(id, text) for id, (text, *_) in taken(tmp_path / "corpus", tmp_path).items()] == [("안녕", "하나")]
     (tmp_path / "corpus" / "a.csv").write_text(f"path,text\n{named}.wav,하나\n", encoding="utf-8")
     assert [text for text, *_ in taken(tmp_path / "corpus" / "a.csv", tmp_path).values()] == ["하나"]
+    record = {"audio_filepath": f"{named}.wav", "text": "하나", "duration": 1.0}
+    (tmp_path / "corpus" / "a.jsonl").write_text(json.dumps(record), encoding="utf-8")
+    assert [text for text, *_ in taken(tmp_path / "corpus" / "a.jsonl", tmp_path).values()] == ["하나"]
+    recording = {"duration": 1.0, "sources": [{"type": "file", "channels": [0], "source": f"{named}.wav"}]}
+    said = [{"id": "s1", "start": 0.0, "duration": 1.0, "text": "하나"}]
+    cut = {"id": "c", "start": 0.0, "recording": recording, "supervisions": said}
+    (tmp_path / "corpus" / "b.jsonl").write_text(json.dumps(cut), encoding="utf-8")
+    assert [text for text, *_ in taken(tmp_path / "corpus" / "b.jsonl", tmp_path).values()] == ["하나"]
+    (tmp_path / "corpus" / "wav.scp").write_text(f"a {tmp_path}/corpus/{named}.wav\n", encoding="utf-8")
+    (tmp_path / "corpus" / "text").write_text("a 하나\n", encoding="utf-8")
+    assert [text for text, *_ in taken(tmp_path / "corpus", tmp_path).values()] == ["하나"]
 
 
 def left(source, tmp_path):
     ledger = Ledger()
     utterances = list(adopt(read(source), tmp_path / "out.audio", ledger))
     return [one.id for one in utterances], ledger.cases["cannot be used"]
+
+
+def test_a_text_is_not_said_to_lack_a_recording_of_one_format(tmp_path):
+    soundfile.write(tmp_path / "b.caf", ramp(0, 1.0).numpy(), RATE, format="CAF")
+    for name in ("b.txt", "c.txt", "c.xyz"):
+        (tmp_path / name).write_text("one")
+    assert left(tmp_path, tmp_path) == (["b"], {"c": f"{tmp_path}/c.*: no such file"})
 
 
 def test_recordings_without_a_transcript_are_counted_and_named(tmp_path):

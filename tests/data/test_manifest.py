@@ -1,5 +1,6 @@
 import json
 import os
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -47,6 +48,14 @@ def test_audio_paths_become_absolute_whatever_the_working_directory(manifest, tm
     manifest(line())
     monkeypatch.chdir(tmp_path)
     assert read_manifest("train.jsonl")[0].audio == str(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_recording_in_another_form_of_unicode_is_found(manifest, tmp_path, form):
+    name = unicodedata.normalize({"NFC": "NFD", "NFD": "NFC"}[form], "녹음.flac")
+    (tmp_path / name).touch()
+    [one] = read_manifest(manifest(line(audio=unicodedata.normalize(form, "녹음.flac"))))
+    assert one.audio == str(tmp_path / name)
 
 
 @given(rows=st.lists(st.tuples(NAME, PATH, TEXT, st.floats(1e-3, 1e6) | st.none(), TEXT | st.none()), min_size=1))
