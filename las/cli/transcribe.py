@@ -233,6 +233,8 @@ def _matches(pattern: str) -> list[str]:
 
 def _check_outputs(places: dict[str, str], formats: list[str], output_dir: Path | None, n_best: int) -> None:
     """Refuse what could not be told apart when it is written."""
+    from las.transcribe.writers import recording_name
+
     paths = list(places)
     if n_best > 1 and "json" not in formats:
         raise typer.BadParameter("only json has room for more than one transcript: -f json", param_hint="--n-best")
@@ -241,7 +243,7 @@ def _check_outputs(places: dict[str, str], formats: list[str], output_dir: Path 
         raise typer.BadParameter(f"{what} need files of their own: name a folder", param_hint="--output-dir")
     first: dict[str, str] = {}
     for path, place in places.items() if output_dir is not None or formats == ["ctm"] else ():
-        name = place if output_dir is not None else Path(path).stem  # by which a ctm tells recordings apart
+        name = place if output_dir is not None else recording_name(path)
         other = first.setdefault(name, path)
         if other != path:
             raise UserError(

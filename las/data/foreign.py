@@ -40,6 +40,7 @@ COLUMNS = {
     "text": ("text", "sentence", "transcript", "transcription", "normalized_text", "raw_text"),
     "speaker": ("speaker", "client_id", "speaker_id", "spk", "spk_id"),
 }
+LARGEST_RATIO = 200  # of a list's size to that of its .gz; real ones reach 30 or so, the greatest that can be is 1,032
 BESIDE = ("", "clips", "wavs", "audio", "wav")  # folders beside a table in which its recordings are looked for
 
 
@@ -315,8 +316,16 @@ def _seconds(value: float) -> float:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        if path.suffix != ".gz":
+            return path.read_text(encoding="utf-8-sig")
+        most = path.stat().st_size * LARGEST_RATIO
+        with gzip.open(path, "rt", encoding="utf-8-sig") as file:
+            text = file.read(most)
+            if file.read(1):
+                raise UserError(
+                    f"{path}: unpacks to over {LARGEST_RATIO} times its size, which no list of recordings does"
+                )
+        return text
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (EOFError, zlib.error) as error:

@@ -135,12 +135,17 @@ def tsv(transcript: Transcript, layout: Layout) -> str:
 
 
 def ctm(transcript: Transcript, layout: Layout) -> str:
-    """The recording is the stem of its file's name, with _ for white space, which parts the fields."""
-    name = re.sub(r"\s+", "_", Path(transcript.source).stem)
+    """A line for each word, with the name of its recording."""
+    name = recording_name(transcript.source)
     return "".join(
         f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {word.text} {word.confidence:.4f}\n"
         for word in transcript.words
     )
+
+
+def recording_name(source: str) -> str:
+    """What a ctm tells recordings apart by: the stem of the file's name, with _ for white space."""
+    return re.sub(r"\s+", "_", Path(source).stem)
 
 
 WRITERS: dict[str, Callable[[Transcript, Layout], str]] = {

@@ -169,6 +169,9 @@ def test_two_recordings_of_one_name_are_not_written_over_each_other(complaint, t
     found = complaint("transcribe", voices[0], other, "-o", output, "--model", trained / "model")
     assert found == f"{voices[0]} and {other} would both be written to one.txt; transcribe them into different folders"
     assert not output.exists()
+    pair = [tools.write_wav(tmp_path / name, tools.sing("a")) for name in ("두 개.wav", "두_개.wav")]
+    found = complaint("transcribe", *pair, "-f", "ctm", "--model", trained / "model")
+    assert found.startswith(f"{pair[0]} and {pair[1]} would both be written to 두_개.ctm")
 
 
 def test_transcripts_of_a_folder_keep_its_folders(las, trained, voices, tools, tmp_path):

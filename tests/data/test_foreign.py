@@ -173,6 +173,7 @@ def test_what_cannot_be_used_is_counted_and_named(tmp_path):
         ({"a.jsonl": '{"audio_filepath": "a", "text": "a", "offset": NaN}\n'}, r"line 1: .*nan is no time in seconds"),
         ({"a.jsonl": '{"audio_filepath": "a", "text": "a", "duration": true}\n'}, r"True is no time in seconds"),
         ({"a.jsonl": '{"recording": {"sources": []}}\n'}, r"a\.jsonl, line 1: neither .* \(not enough values"),
+        ({"a.jsonl.gz": gzip.compress(b" " * 10**7)}, r"gz: unpacks to over 200 times its size"),
         ({"a.jsonl.gz": b"no gzip"}, r"a\.jsonl\.gz: cannot be read: "),
         ({"a.jsonl.gz": gzip.compress(b"{}" * 99)[:-9]}, r"gz: the compressed data is cut short or damaged"),
         ({"a.jsonl.gz": gzip.compress(b"")[:10] + b"\xff" * 99}, r"gz: the compressed data is cut short or damaged"),
