@@ -199,10 +199,11 @@ def _power(wave: np.ndarray) -> float:
 
 
 def _recordings(folder: str, key: str) -> list[str]:
-    """The recordings below a folder, in order; none where nothing is recorded."""
+    """The recordings below a folder by their names, in order; none where nothing is recorded."""
     if folder in ("", GENERATED):
         return []
-    paths = sorted(str(path) for path in audio.files_below(Path(folder)) if not path.name.startswith("."))
+    files = (path for path in audio.files_below(Path(folder)) if not path.name.startswith("."))
+    paths = sorted(str(path) for path in files if path.suffix.lower() in audio.SUFFIXES)
     if not paths:
         raise UserError(f"{key} {folder}: no recordings in this folder; name one that has some, or {GENERATED}")
     for path in paths:

@@ -395,19 +395,24 @@ def _write_member(target: Path, content: IO[bytes]) -> None:
 
 
 def _make_links(archive: Path, root: Path, links: dict[str, str]) -> None:
-    """Symbolic links; none may lead out, on its own or through one made before it."""
+    """Symbolic links; none may lead out, on its own or through others, and none is made through one that does."""
     inside = root.resolve()
+
+    def out(name: str) -> UserError:
+        found = f"{archive}: member {name!r} is a link out of the folder, to {links[name]!r}"
+        return UserError(f"{found}; nothing was unpacked")
+
     for name, source in links.items():
         target = _target(archive, root, name)
-        out = UserError(f"{archive}: member {name!r} is a link out of the folder, to {source!r}; nothing was unpacked")
         if os.path.isabs(source) or not _leads_inside(target.parent, inside):
-            raise out
+            raise out(name)
         target.parent.mkdir(parents=True, exist_ok=True)
         if os.path.lexists(target):
             raise UserError(f"{archive}: member {name!r} is both a link and something else")
         target.symlink_to(source)
-        if not all(_leads_inside(root / made, inside) for made in links):
-            raise out
+    for name in links:
+        if not _leads_inside(root / name, inside):
+            raise out(name)
 
 
 def _leads_inside(path: Path, inside: Path) -> bool:

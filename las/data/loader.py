@@ -7,6 +7,7 @@ resumes at any batch by leaving out those before it.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from las import audio
 from las.batch import Batch, pad
+from las.data import store
 from las.data.augment import AugmentConfig, Augmenter
 from las.data.shards import Entry, Index, Sample, read_sample, read_text
 from las.errors import UserError
@@ -34,6 +36,7 @@ from las.text.tokenizer import Tokenizer
 Leaving = tuple[str, str, str]  # cause, id, detail
 _Sent = tuple[tuple[list[str], Tensor, np.ndarray, np.ndarray, np.ndarray] | None, list[Leaving]]  # a batch, by parts
 
+REMOTE_TEXTS = 300  # transcripts that are looked through where each is a request to a server
 ASTRAY = 0.5  # s that a recording may be longer or shorter than its index says; decoders differ at the ends
 WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
 
@@ -166,8 +169,13 @@ class Loader:
             yield place, batch
 
     def texts(self, at_most: int) -> Iterator[tuple[Entry, str]]:
-        """Transcripts with their entries, without reading audio; of a larger index every n-th."""
-        stride = max(1, len(self.entries) // at_most)
+        """Transcripts with their entries, without reading audio; of more than `at_most` every n-th.
+
+        Of shards elsewhere no more than REMOTE_TEXTS: each is asked for alone.
+        """
+        if store.is_remote(self.index.place(0)) and not self.index.cache:
+            at_most = min(at_most, REMOTE_TEXTS)
+        stride = max(1, math.ceil(len(self.entries) / at_most))
         for entry in self.entries[::stride]:
             yield entry, read_text(self.index, entry)
 
@@ -223,11 +231,16 @@ class _Reader:
         return Batch(ids, padded_waves, samples, padded_tokens, lengths), leavings
 
     def _wave(self, sample: Sample) -> Tensor:
-        wave = audio.load(sample.audio_bytes, self.rate)
-        seconds = len(wave) / self.rate
-        if abs(seconds - sample.seconds) > ASTRAY:  # batches are budgeted by what the index says
-            raise _Left("not as long as the index says", f"{seconds:.2f} s, {sample.seconds:.2f} s in the index")
-        return wave
+        blocks, read = [], 0
+        for block in audio.stream(sample.audio_bytes, self.rate):
+            blocks.append(block)
+            read += len(block)
+            if read > (sample.seconds + ASTRAY) * self.rate:
+                break
+        if abs(read / self.rate - sample.seconds) > ASTRAY:  # batches are budgeted by what the index says
+            found = f"{read / self.rate:.2f} s{' or more' * (read > sample.seconds * self.rate)}"
+            raise _Left("not as long as the index says", f"{found}, {sample.seconds:.2f} s in the index")
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
     def _tokens(self, sample: Sample, epoch: int) -> Tensor:
         if unknown := self.tokenizer.unknown(sample.text):

@@ -254,8 +254,10 @@ def _members(index: Index, entry: Entry, size: int, most: int) -> list[tuple[str
     try:
         with tarfile.open(fileobj=io.BytesIO(fragment), mode="r:") as tar:
             while len(members) < most and (member := tar.next()) is not None:
-                if (content := tar.extractfile(member)) is None:  # not a file
+                if not member.isreg() or member.issparse() or member.size > size:  # a sparse one may unpack to anything
                     break
+                content = tar.extractfile(member)
+                assert content is not None
                 members.append((member.name.partition(".")[2], content.read()))
     except (tarfile.TarError, ValueError) as error:
         raise UserError(f"{_where(index, entry)}: no sample there ({error}); {_ANEW}") from error

@@ -45,12 +45,19 @@ def _state(path: Path) -> dict[str, Any] | None:
     if not path.exists() and not before.exists():
         return None
     try:
-        return checkpoint.read_state(path)
+        return _read(path)
     except UserError as error:
         if not before.exists():
             raise
         print(f"las: {error}; going on from {before.name}", file=sys.stderr)
-        return checkpoint.read_state(before)
+        return _read(before)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    state = checkpoint.read_state(path)
+    if not isinstance(state.get("progress"), dict):
+        raise UserError(f"{path}: not the state of a run, cannot be resumed: it holds no progress")
+    return state
 
 
 def is_finished(state: dict[str, Any] | None, epochs: int, model: Path) -> bool:

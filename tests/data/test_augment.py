@@ -187,7 +187,8 @@ def test_noise_and_rooms_come_from_folders(tools, tmp_path):
     """The noise is a tone of another rate, and shorter than the speech; the room is a click and an echo."""
     tone = torch.sin(2 * math.pi * 1000 * torch.arange(4_000) / 16_000)
     tools.write_wav(tmp_path / "noise" / "소음" / "tone.wav", 0.5 * tone, 16_000)
-    (tmp_path / "noise" / ".hidden").write_text("not a recording")
+    for name in (".hidden", "README.md"):  # published collections hold more than sound
+        (tmp_path / "noise" / name).write_text("not a recording")
     echo = torch.zeros(800)
     echo[[100, 500]] = torch.tensor([0.8, 0.4])
     tools.write_wav(tmp_path / "rooms" / "echo.wav", echo)
@@ -205,8 +206,8 @@ def test_noise_and_rooms_come_from_folders(tools, tmp_path):
 def test_a_folder_without_recordings_or_with_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"augment.noise .*: no recordings in this folder; name one .* or generated"):
         Augmenter(AugmentConfig(noise=str(tmp_path)), RATE)
-    (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(UserError, match=r"augment.reverberation: .*readme.txt"):
+    (tmp_path / "readme.wav").write_text("hello")
+    with pytest.raises(UserError, match=r"augment.reverberation: .*readme.wav"):
         Augmenter(AugmentConfig(reverberation=str(tmp_path)), RATE)
 
 

@@ -346,6 +346,13 @@ def test_links_that_stay_inside(tmp_path):
     assert os.readlink(folder / "soft") == "a.txt"
 
 
+def test_each_of_many_links_is_looked_at_twice(tmp_path, monkeypatch):
+    looked, leads_inside = [], download._leads_inside
+    monkeypatch.setattr(download, "_leads_inside", lambda *place: looked.append(place) or leads_inside(*place))
+    unpack(tar_of(tmp_path / "a.tar", "w", [info(f"{n}", tarfile.SYMTYPE, "a.txt") for n in range(50)]), tmp_path / "o")
+    assert len(looked) == 100
+
+
 @pytest.mark.parametrize(
     ("members", "message"),
     [

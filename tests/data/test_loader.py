@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import multiprocessing.util
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from las.data import loader as module
 from las.data.loader import Loader, LoaderConfig, _ahead, _leave_signals_to_parent
 from las.data.manifest import Utterance
 from las.data.sharding import _write_index, write_shards
@@ -232,6 +234,16 @@ def test_texts_come_without_audio(make):
     found = list(make().texts(100))
     assert [text for _, text in found] == ["ab"] * len(SECONDS)
     assert [entry.id for entry, _ in make().texts(4)] == [entry.id for entry in make().entries[::3]]
+    assert [entry.id for entry, _ in make().texts(11)] == [entry.id for entry in make().entries[::2]]
+
+
+def test_few_texts_of_shards_elsewhere_are_looked_through(make, monkeypatch):
+    """Each of them is a request."""
+    loader = make()
+    monkeypatch.setattr(module, "REMOTE_TEXTS", 3)
+    monkeypatch.setattr(module, "read_text", lambda index, entry: entry.id)
+    monkeypatch.setattr(module.store, "is_remote", lambda place: True)
+    assert [text for _, text in loader.texts(100)] == [entry.id for entry in loader.entries[::4]]
 
 
 def test_unknown_characters_are_counted_and_named(tools, make, tmp_path):
@@ -275,6 +287,14 @@ def test_a_recording_that_is_not_as_long_as_its_index_says_is_counted_and_named(
     loader = make(replace(index, entries=entries), leave_out=0.1)
     assert sum(len(batch.tokens) for batch in loader.epoch(0)) == 11
     assert str(loader.ledger) == "not as long as the index says: 1 (first: 발화/4: 1.10 s, 9.00 s in the index)"
+
+
+def test_what_is_longer_than_its_index_says_is_not_decoded_to_its_end(make, monkeypatch):
+    """A few kilobytes of FLAC may hold an hour of silence."""
+    monkeypatch.setattr(module.audio, "stream", lambda *_: (torch.zeros(4000) for _ in itertools.count()))
+    loader = make(leave_out=1.0)
+    assert list(loader.epoch(0)) == []
+    assert loader.ledger.cases["not as long as the index says"]["발화/4"] == "2.00 s or more, 1.10 s in the index"
 
 
 def test_a_recording_too_long_is_counted_and_named(make, index):

@@ -429,6 +429,22 @@ def test_what_lies_there_is_another_thing(made):
         read_sample(made, dataclasses.replace(first, size=0))
 
 
+def test_a_member_that_says_it_is_larger_than_the_shard_is_not_unpacked(tmp_path):
+    """GNU's sparse files: ten kilobytes of tar may say that they are gigabytes of zeros."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        member, holes = tarfile.TarInfo("00000000.txt"), b"1\n0\n0\n".ljust(512, b"\0")
+        member.size = len(holes)
+        facts = {"major": "1", "minor": "0", "name": "00000000.txt", "realsize": str(1 << 40)}
+        member.pax_headers = {f"GNU.sparse.{name}": value for name, value in facts.items()}
+        tar.addfile(member, io.BytesIO(holes))
+    (tmp_path / "a.tar").write_bytes(content.getvalue())
+    size = len(content.getvalue())
+    index = Index(str(tmp_path), (Shard("a.tar", size, "", 1),), (Entry("u", 0, 0, size, 0, 1.0, 1),))
+    with pytest.raises(UserError, match=r"found \[\] there"):
+        read_sample(index, index.entries[0])
+
+
 def test_damaged_text_and_json(made):
     entry = made.entries[0]
     data = Path(made.place(0)).read_bytes()[entry.offset : entry.offset + entry.size]

@@ -300,6 +300,15 @@ def test_a_damaged_state_is_said_and_the_one_before_it_taken(run, tmp_path, caps
     assert same(model_weights(whole), model_weights(resumed))
 
 
+def test_a_state_of_something_else_is_refused(run, tmp_path):
+    with pytest.raises(UserError, match="interrupted"):
+        run("train.epochs=2", during=stop_after(1))
+    (tmp_path / "run/state.earlier.pt").unlink(missing_ok=True)
+    torch.save({"a": 1}, tmp_path / "run/state.pt")
+    with pytest.raises(UserError, match=r"state\.pt: not the state of a run, cannot be resumed: it holds no progress"):
+        run("train.epochs=2", resume=True)
+
+
 def test_two_damaged_states_are_refused(run, tmp_path):
     with pytest.raises(UserError, match="interrupted"):
         run("train.epochs=2", during=stop_after(1))
