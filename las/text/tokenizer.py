@@ -8,15 +8,18 @@ whole tokenizer is the bytes of one SentencePiece model, `tokenizer.model` in a 
 import difflib
 import io
 import os
+import random
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 import sentencepiece
 
 from las.errors import UserError
+from las.text.draw import choose_way, draw_way, drop_merges
 from las.text.normalize import nfc
 
 BLANK, UNK, BOS, EOS = 0, 1, 2, 3  # fixed ids: padding and CTC blank; no such piece; begin and end of a sentence
@@ -92,24 +95,45 @@ class Tokenizer:
         """Ids of nfc(text), without BOS, EOS or BLANK whatever the text says; UNK for a run of unknown characters."""
         return self._processor.EncodeAsIds(_without_reserved(text))
 
+    @cached_property
+    def kind(self) -> Kind:
+        """By what SentencePiece does with such a model: it draws with two of three, lists the best ways with one."""
+        for kind, way in (("char", self._processor.SampleEncodeAsIds), ("bpe", self._processor.NBestEncodeAsIds)):
+            try:
+                way("", 2, *((0.1,) if kind == "char" else ()))
+            except RuntimeError:
+                return kind  # type: ignore[return-value]
+        return "unigram"
+
     @property
     def can_sample(self) -> bool:
         """Whether there is more than one way to write a text: not with tokens of the kind `char`."""
-        try:
-            self._processor.SampleEncodeAsIds("", -1, 0.1)
-        except RuntimeError:
-            return False
-        return True
+        return self.kind != "char"
 
     def sample(self, text: str, alpha: float, nbest: int, seed: int) -> list[int]:
-        """As `encode`, but one of the ways to write the text, drawn with `seed` (0..2**31 - 1): subword regularisation.
+        """As `encode`, but one of the ways to write the text, drawn with `seed`: the same in every process.
 
         unigram: of the `nbest` best ways, or all with -1, in proportion to their probability to the power of `alpha`
-        (Kudo 2018, arXiv:1804.10959). bpe: every merge is left out with probability `alpha` (Provilkov et al. 2020,
-        arXiv:1910.13267); `nbest` says nothing.
+        (0 to 1). bpe: every merge is left out with probability `alpha`; `nbest` says nothing. What no piece can write
+        is not drawn. Sources: las/text/draw.py.
         """
-        sentencepiece.set_random_generator_seed(seed)  # its generator is global: seeded anew for every text
-        return self._processor.SampleEncodeAsIds(_without_reserved(text), nbest, alpha)
+        ids, chance = self.encode(text), random.Random(seed)
+        if UNK in ids or not ids:
+            return ids
+        written = "".join(self.pieces(ids))
+        if self.kind == "bpe":
+            pieces = drop_merges(written, self._scores, alpha, chance)
+        elif nbest == -1:
+            pieces = draw_way(written, self._scores, alpha, chance)
+        else:
+            ways = [self.pieces(way) for way in self._processor.NBestEncodeAsIds(_without_reserved(text), nbest)]
+            pieces = choose_way(ways, self._scores, alpha, chance)
+        return [self._processor.PieceToId(piece) for piece in pieces]
+
+    @cached_property
+    def _scores(self) -> dict[str, float]:
+        """Of the pieces that a text is written in: log-probabilities, of bpe the order of merges."""
+        return {self._pieces[i]: self._processor.GetScore(i) for i in range(EOS + 1, self.size)}
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids (0..V-1), in NFC; BLANK, BOS and EOS leave no trace, UNK is written as �."""

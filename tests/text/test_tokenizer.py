@@ -1,6 +1,8 @@
 import io
 import pickle
 import random
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -54,6 +56,16 @@ def test_a_drawn_way_to_write_a_text_reads_the_same_and_comes_again(tokenizer, t
     tokenizer.sample("something else", 0.3, -1, 3)
     assert tokenizer.sample(text, 0.3, -1, seed) == ids
     assert tokenizer.decode(ids) == nfc(text)
+
+
+def test_what_is_drawn_is_the_same_in_every_process(tmp_path):
+    model = tmp_path / "t.model"
+    train_tokenizer(TEXTS, 200, "unigram", model)
+    drawn = f"[Tokenizer.load({str(model)!r}).sample({TEXTS[0]!r}, 0.2, nbest, 7) for nbest in (-1, 4)]"
+    ask = f"from las.text.tokenizer import Tokenizer\nprint({drawn})"
+    found = {subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout for _ in range(2)}
+    tokenizer = Tokenizer.load(model)
+    assert found == {f"{[tokenizer.sample(TEXTS[0], 0.2, nbest, 7) for nbest in (-1, 4)]}\n"}
 
 
 def test_many_ways_are_drawn_and_few_where_few_are_asked_for():
