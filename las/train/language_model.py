@@ -125,7 +125,7 @@ class LanguageModelTrainer:
                     self.reporter.training(share, epoch, figures)
                     if progress.update % LOG_EVERY == 0:
                         speed = progress.tokens / max(progress.seconds, 1e-9)
-                        more = {"epoch": epoch, "seconds": progress.seconds, "speed": speed}
+                        more = {"epoch": epoch + 1, "seconds": progress.seconds, "speed": speed}
                         self.log.write(progress.update, "train", figures | more)
                     if progress.update % config.validate_every == 0:
                         self._validate(epoch)
@@ -226,7 +226,7 @@ class LanguageModelTrainer:
             found = self.validate()
             write_weights(self._weights(progress.update), self.model.state_dict())
         figures = {"loss": found.loss, "per_token": found.per_token, "per_word": found.per_word}
-        more = {"epoch": epoch, "seconds": progress.seconds}
+        more = {"epoch": epoch + 1, "seconds": progress.seconds}
         self.log.write(progress.update, "valid", figures | more)
         progress.best = sorted([*progress.best, (found.loss, progress.update)])[: self.config.average]
         progress.plateau.validated(found.loss, found.loss, self.config.optimizer)

@@ -37,14 +37,19 @@ class Log:
             for name, value in figures.items():
                 self.board.add_scalar(f"{kind}/{name}", value, update)
 
-    def take_back(self, update: int) -> None:
-        """Drop the lines after an update, of an earlier start that went on from there, and a line that was cut off."""
+    def take_back(self, update: int, within: bool = False) -> None:
+        """Drop the lines after an update, of an earlier start that went on from there, and a line that was cut off.
+
+        `within` an epoch, be it at its last update, what came at its end is dropped too: it comes again.
+        """
         if self.silent or not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             with suppress(json.JSONDecodeError):
-                if json.loads(line)["update"] <= update:
+                found = json.loads(line)
+                again = within and found["update"] == update and found["kind"] in ("epoch", "valid")
+                if found["update"] <= update and not again:
                     kept.append(line + "\n")
         write_text(self.path, "".join(kept))
 

@@ -186,7 +186,7 @@ class Trainer:
 
     def run(self) -> list[Path]:
         """Train to the end; the files of the best weights are returned. Raises `UserError` when interrupted."""
-        self.log.take_back(self.progress.update)
+        self.log.take_back(self.progress.update, within=self.progress.batch > 0)
         self.waited, self.before = 0.0, self.progress.seconds
         self.saved = time.perf_counter()
         started = self.saved - self.progress.seconds
@@ -283,7 +283,8 @@ class Trainer:
         """Every utterance was trained on once or is in a ledger, over all ranks; then the next epoch begins."""
         progress = self.progress
         assert progress.heard + progress.left == len(self.loader.entries), (progress, len(self.loader.entries))
-        self.log.write(progress.update, "epoch", {"epoch": epoch, "utterances": progress.heard, "left": progress.left})
+        heard = {"utterances": progress.heard, "left": progress.left}
+        self.log.write(progress.update, "epoch", {"epoch": epoch + 1, **heard})
         total = len(self.loader.index)
         left = progress.left + total - len(self.loader.entries)  # those that are too long are in no batch
         if self.world.size > 1 and left > self.loader.config.leave_out * total:  # each loader judged its own alone
@@ -413,7 +414,7 @@ class Trainer:
         seconds = max(self.progress.seconds, 1e-9)
         waited = self.waited / max(self.progress.seconds - self.before, 1e-9)  # share of the time, for the loader
         more = {"seconds": seconds, "speed": self.progress.audio / seconds, "waited": waited}
-        self.log.write(self.progress.update, "train", {"epoch": epoch, **figures, **more, **self._stage()})
+        self.log.write(self.progress.update, "train", {"epoch": epoch + 1, **figures, **more, **self._stage()})
 
     def _validate(self) -> None:
         """Judge the weights, keep them if they are among the best, and draw the attention."""

@@ -108,6 +108,26 @@ def test_the_log_has_a_line_every_ten_updates_and_at_every_validation(make):
     assert found[-1]["wer"] == 0.333333
 
 
+def test_epochs_are_counted_from_one_in_every_line(make):
+    trainer = make("train.epochs=3", rates=[0.5] * 3)
+    trainer.run()
+    for kind in ("epoch", "valid"):
+        assert [line["epoch"] for line in lines(trainer, kind)] == [1, 2, 3]
+    assert {line["epoch"] for line in lines(trainer, "train")} <= {1, 2, 3}
+
+
+def test_an_epoch_that_ends_again_has_one_line(tmp_path):
+    """The state was saved after its last update, and the process killed while it was validated."""
+    log = Log(tmp_path)
+    for kind in ("train", "epoch", "valid"):
+        log.write(10, kind, {"epoch": 1})
+    log.take_back(10)
+    assert [json.loads(line)["kind"] for line in log.path.read_text().splitlines()] == ["train", "epoch", "valid"]
+    log.take_back(10, within=True)
+    assert [json.loads(line)["kind"] for line in log.path.read_text().splitlines()] == ["train"]
+    log.close()
+
+
 def test_small_figures_are_not_rounded_away(tmp_path):
     log = Log(tmp_path)
     log.write(3, "train", {"rate": 1.23456789e-9, "epoch": 2})
