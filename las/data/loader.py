@@ -84,7 +84,9 @@ class Loader:
         shuffle: bool,
         seed: int,
         augment: AugmentConfig = NOTHING_CHANGED,
+        keep_unknown: bool = False,
     ):
+        """With `keep_unknown` a text that the tokenizer cannot write is kept, with UNK in it, and else left out."""
         self.index = index
         self.config = config
         self.shuffle = shuffle
@@ -94,7 +96,7 @@ class Loader:
             raise UserError(
                 "augment.token_alpha: this tokenizer writes a text in one way only; use unigram or bpe, or 0"
             )
-        self.reader = _Reader(index, tokenizer, rate, Augmenter(augment, rate), seed)
+        self.reader = _Reader(index, tokenizer, rate, Augmenter(augment, rate), seed, keep_unknown)
         self.entries = []
         for entry in index.entries:
             if entry.seconds > config.longest:
@@ -168,6 +170,10 @@ class Loader:
             self.ledger.check(len(self.index), self.config.leave_out, WAY_OUT)
             yield place, batch
 
+    def text(self, id: str) -> str:
+        """The transcript of an utterance, read from its shard."""
+        return read_text(self.index, next(entry for entry in self.entries if entry.id == id))
+
     def texts(self, at_most: int) -> Iterator[tuple[Entry, str]]:
         """Transcripts with their entries, without reading audio; of more than `at_most` every n-th.
 
@@ -204,6 +210,7 @@ class _Reader:
     rate: int  # Hz
     augment: Augmenter
     seed: int
+    keep_unknown: bool = False
 
     def batch(self, entries: list[Entry], epoch: int) -> tuple[Batch | None, list[Leaving]]:
         ids: list[str] = []
@@ -243,7 +250,7 @@ class _Reader:
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks)
 
     def _tokens(self, sample: Sample, epoch: int) -> Tensor:
-        if unknown := self.tokenizer.unknown(sample.text):
+        if not self.keep_unknown and (unknown := self.tokenizer.unknown(sample.text)):
             raise _Left("characters that the tokenizer cannot write", unknown)
         config = self.augment.config
         if config.token_alpha:

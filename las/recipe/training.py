@@ -87,8 +87,8 @@ def _train(
     index, valid_index = (read_index(place, config.data.cache) for place in (config.data.train, config.data.valid))
     seed = config.train.seed
     loader = Loader(index, tokenizer, rate, config.data, shuffle=True, seed=seed, augment=config.augment)
-    valid_data = replace(config.data, longest=float("inf"), leave_out=1.0)
-    valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0)
+    valid_data = replace(config.data, longest=float("inf"))
+    valid_loader = Loader(valid_index, tokenizer, rate, valid_data, shuffle=False, seed=0, keep_unknown=True)
     plans = (len(loader.plan(epoch)) for epoch in range(config.train.epochs))
     check_growth_ends(config.train.growth, (-(-plan // (config.train.accumulate * world.size)) for plan in plans))
     if config.model.ctc and state is None:
@@ -208,6 +208,7 @@ def _card(folder: Path, loader: Loader, valid_loader: Loader, trainer: Trainer, 
     config, progress = trainer.config, trainer.progress
     minutes = progress.seconds / 60
     size = sum(value.numel() for value in trainer.model.parameters())
+    judged = len(valid_loader.entries) - len(valid_loader.ledger)
     return f"""# {folder.name}
 
 A Listen, Attend and Spell model with {size / 1e6:.2f} million parameters, made by {program()}.
@@ -215,7 +216,7 @@ A Listen, Attend and Spell model with {size / 1e6:.2f} million parameters, made 
 | | |
 |---|---|
 | trained on | {loader.index.name}: {len(loader.entries)} utterances, {loader.seconds / 3600:.2f} h |
-| validated on | {valid_loader.index.name}: {len(valid_loader.entries)} utterances, WER {final.error_rate:.2%} |
+| validated on | {valid_loader.index.name}: {judged} utterances, WER {final.error_rate:.2%} |
 | training | {config.epochs} epochs, {progress.update} updates, seed {config.seed}: {minutes:.1f} min on {hardware()} |
 | command | `{command()}` |
 

@@ -11,7 +11,7 @@ from las.errors import UserError
 from las.recipe.config import RunConfig
 from las.text.alignment import ErrorCounts, align
 from las.text.normalize import normalize
-from las.text.tokenizer import BOS, EOS
+from las.text.tokenizer import BOS, EOS, UNK
 from las.train.distributed import World
 from las.train.loop import ALONE, Validation
 from las.train.objectives import losses
@@ -20,6 +20,8 @@ from las.transcribe.recognizer import Recognizer
 
 class Validator:
     """Judges a model on the validation set: loss with the transcript given, error rate by greedy search.
+
+    What the tokens cannot write counts as an error, as it does in `las evaluate`.
 
     The ranks of `world` share the set, and all come to the same figures.
     """
@@ -51,7 +53,8 @@ class Validator:
             for row, (hypothesis, length) in enumerate(zip(hypotheses, batch.lengths.tolist(), strict=True)):
                 ids = batch.tokens[row, :length].tolist()
                 text = tokenizer.decode(hypothesis[0].tokens if hypothesis else [])
-                reference = normalize(tokenizer.decode(ids), self.config.style)
+                written = self.loader.text(batch.ids[row]) if UNK in ids else tokenizer.decode(ids)
+                reference = normalize(written, self.config.style)
                 counts += align(reference, normalize(text, self.config.style)).counts
                 if fixed is None:
                     weights = output.weights[row, : length + 1, : int(output.listened.lengths[row])]
@@ -60,5 +63,8 @@ class Validator:
         total, spoken, *errors = self.world.add(figures, self.recognizer.device)
         counts = ErrorCounts(*map(int, errors))
         if counts.rate is None:
-            raise UserError(f"data.valid {self.config.data.valid}: no words to validate on ({self.loader.ledger})")
+            why = f" (left out: {self.loader.ledger})" if len(self.loader.ledger) else ""
+            raise UserError(
+                f"data.valid {self.config.data.valid}: no words to validate on in the style {self.config.style}{why}"
+            )
         return Validation(total / spoken, counts.rate, *(fixed or (torch.ones(1, 1), [""], "")))
