@@ -84,7 +84,7 @@ class AugmentConfig:
 
 
 class Augmenter:
-    """Changes waveforms as a config says. Raises `UserError` for a folder without recordings or with other files."""
+    """Changes waveforms as a config says. Raises `UserError` for a folder without recordings or with a damaged one."""
 
     def __init__(self, config: AugmentConfig, rate: int):
         self.config = config

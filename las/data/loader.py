@@ -37,6 +37,8 @@ Leaving = tuple[str, str, str]  # cause, id, detail
 _Sent = tuple[tuple[list[str], Tensor, np.ndarray, np.ndarray, np.ndarray] | None, list[Leaving]]  # a batch, by parts
 
 REMOTE_TEXTS = 300  # transcripts that are looked through where each is a request to a server
+NEARLY = (0.98, 1.02)  # factors of the lengths that utterances are sorted by, drawn anew in every epoch: by the lengths
+#                       alone a corpus of one pool would fall into the same batches in each
 ASTRAY = 0.5  # s that a recording may be longer or shorter than its index says; decoders differ at the ends
 WAY_OUT = "mend the data and run `las shard` again, or raise data.leave_out"
 
@@ -54,7 +56,7 @@ class LoaderConfig:
     batch_grid: float = 0.0  # padded s x characters of the longest transcript in a batch, at most: what attention that
     #                          looks at every frame for every token takes memory for (`las plan`); 0: not bounded
     longest: float = 35.0  # s; longer utterances are left out of training, and counted
-    neighbours: int = 2000  # utterances sorted by length together; more: less padding, less chance
+    neighbours: int = 2000  # utterances sorted by about their length together; more: less padding, less chance
     sorted_first: bool = False  # the first epoch goes from short to long
     workers: int = 1  # processes that read and decode; 0: the training process does it itself
     leave_out: float = 0.01  # share of utterances that may be left out before the run stops
@@ -131,8 +133,8 @@ class Loader:
         chance.shuffle(order)
         batches = []
         for start in range(0, len(order), self.config.neighbours):
-            alike = sorted(order[start : start + self.config.neighbours], key=lambda entry: entry.seconds)
-            batches += _cut(alike, self.config)
+            pool = order[start : start + self.config.neighbours]
+            batches += _cut(sorted(pool, key=lambda entry: entry.seconds * chance.uniform(*NEARLY)), self.config)
         together = [batches[start : start + ranks] for start in range(0, len(batches), ranks)]
         last = [together.pop()] if len(together[-1]) < ranks else []
         chance.shuffle(together)
@@ -187,16 +189,16 @@ class Loader:
 
 
 def _cut(entries: list[Entry], config: LoaderConfig) -> list[list[Entry]]:
-    """Cut a list, shortest first, into batches within the budget of padded seconds and of these times characters."""
+    """Cut a list in its order into batches within the budget of padded seconds and of these times characters."""
     batches: list[list[Entry]] = []
-    characters = 0  # of the longest transcript in the last batch
+    longest, characters = 0.0, 0  # s, of the longest recording in the last batch; of its longest transcript
     for entry in entries:
         full = not batches or len(batches[-1]) >= config.batch_utterances
-        seconds = 0.0 if full else (len(batches[-1]) + 1) * entry.seconds
-        characters = max(characters, entry.characters)
+        longest, characters = max(longest, entry.seconds), max(characters, entry.characters)
+        seconds = 0.0 if full else (len(batches[-1]) + 1) * longest
         if full or seconds > config.batch_seconds or 0 < config.batch_grid < seconds * characters:
             batches.append([])
-            characters = entry.characters
+            longest, characters = entry.seconds, entry.characters
         batches[-1].append(entry)
     return batches
 

@@ -203,7 +203,8 @@ def test_noise_and_rooms_come_from_folders(tools, tmp_path):
     assert torch.allclose(heard / heard.std(), by_hand / by_hand.std(), atol=1e-2)
 
 
-def test_a_folder_without_recordings_or_with_something_else_is_refused(tmp_path):
+def test_a_folder_without_recordings_or_with_a_damaged_one_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("hello")
     with pytest.raises(UserError, match=r"augment.noise .*: no recordings in this folder; name one .* or generated"):
         Augmenter(AugmentConfig(noise=str(tmp_path)), RATE)
     (tmp_path / "readme.wav").write_text("hello")

@@ -377,6 +377,14 @@ def test_each_of_many_links_is_looked_at_twice(tmp_path, monkeypatch):
             ],
             "is a link out of the folder",
         ),
+        (  # what is made later turns p/q/r/first from p to the folder that the archive lies in
+            [
+                info("p/q/r/first", tarfile.SYMTYPE, "x/../../.."),
+                info("p/q/r/x", tarfile.SYMTYPE, "../../.."),
+                info("p/q/r/first/evil/l", tarfile.SYMTYPE, "a"),
+            ],
+            "member 'p/q/r/first/evil/l' is a link out of the folder",
+        ),
         ([info("h", tarfile.LNKTYPE, "../../etc/passwd")], "would leave the folder"),
         ([info("h", tarfile.LNKTYPE, "/etc/passwd")], "member '/etc/passwd' has an absolute path"),
         ([info("h", tarfile.LNKTYPE, "none")], "member 'h' is a link to 'none', which is not in the archive"),

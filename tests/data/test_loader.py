@@ -186,6 +186,24 @@ def test_a_position_deep_in_an_epoch_costs_one_plan_and_nothing_read_before_it(m
     assert plans == [(7, 1), (8, 1)]
 
 
+def test_a_small_corpus_falls_into_other_batches_in_every_epoch(make, tmp_path):
+    """With little padding, within the budgets, each utterance once; without chance from short to long as ever."""
+    made = make(read_index(synthetic(tmp_path, 1500)), batch_seconds=160.0, batch_grid=1900.0, neighbours=2000)
+    before: set[frozenset[str]] = set()
+    for epoch in range(4):
+        plan = made.plan(epoch)
+        padded = [len(batch) * max(entry.seconds for entry in batch) for batch in plan]
+        assert max(padded) <= 1900 / 12  # each text has twelve characters
+        assert made.seconds / sum(padded) > 0.96
+        assert sorted(entry.id for batch in plan for entry in batch) == sorted(entry.id for entry in made.entries)
+        batches = {frozenset(entry.id for entry in batch) for batch in plan}
+        assert len(batches & before) < len(batches) / 20
+        assert {frozenset(entry.id for entry in batch) for batch in made.plan(epoch, 3)} == batches
+        before = batches
+    seconds = [entry.seconds for batch in make(made.index, shuffle=False).plan(1) for entry in batch]
+    assert seconds == sorted(seconds)
+
+
 @pytest.mark.slow
 def test_a_position_deep_in_an_index_of_300_000_utterances_is_there_in_three_seconds(make, tmp_path):
     """Of this process' own, so that a busy machine does not count."""

@@ -128,6 +128,22 @@ def test_an_epoch_that_ends_again_has_one_line(tmp_path):
     log.close()
 
 
+def test_an_epoch_whose_validation_did_not_end_is_told_of_once(make):
+    def die():
+        raise RuntimeError("power is gone")
+
+    words = ("train.epochs=1", "train.save_minutes=0")  # saves after the last update, too
+    first = make(*words)
+    first.validate = die
+    with pytest.raises(RuntimeError, match="power is gone"):
+        first.run()
+    assert len(lines(first, "epoch")) == 1
+    again = make(*words)
+    again.restore(read_state(again.folder / "state.pt"))
+    again.run()
+    assert [line["kind"] for line in lines(again)] == ["epoch", "valid"]
+
+
 def test_small_figures_are_not_rounded_away(tmp_path):
     log = Log(tmp_path)
     log.write(3, "train", {"rate": 1.23456789e-9, "epoch": 2})
@@ -539,17 +555,19 @@ def test_two_passes_that_say_the_same_change_nothing(make):
 
 
 def test_consistency_brings_passes_together(make):
+    """Of two passes over an epoch 0.50 to 0.62 times as far apart, with 5 seeds."""
     found = []
-    for weight in (0, 2):
+    for weight in (0, 10):
         words = (f"train.objective.{part}_consistency={weight}" for part in ("ctc", "speller"))
         trainer = make("train.epochs=15", "model.spec_augment.time_width=10", *words, name=f"consistent{weight}")
         trainer.run()
-        batch = next(trainer.loader.epoch(0)).repeated(2)
+        trainer.model.train()
         torch.manual_seed(0)
         with torch.no_grad():
-            apart = disagreement(trainer.model.train()(batch, BOS), batch)
-        found.append(apart.speller.item() + apart.ctc.item())
-    assert found[1] < 0.7 * found[0]
+            batches = [batch.repeated(2) for batch in trainer.loader.epoch(0)]
+            apart = [disagreement(trainer.model(batch, BOS), batch) for batch in batches]
+        found.append(sum(one.speller.item() + one.ctc.item() for one in apart))
+    assert found[1] < 0.8 * found[0]
 
 
 GROWS = ("train.epochs=5", "model.listener.reduce=[1,2,1,2]", "train.growth=[4,9]")  # 3 updates an epoch
