@@ -7,6 +7,7 @@ whole tokenizer is the bytes of one SentencePiece model, `tokenizer.model` in a 
 
 import difflib
 import io
+import math
 import os
 import random
 import re
@@ -64,6 +65,7 @@ class Tokenizer:
             )
         pieces[UNK] = UNKNOWN_SIGN
         self._pieces = tuple(pieces)
+        self._weights: tuple[float, dict[str, float]] = -1.0, {}  # of pieces, for the alpha that was last asked for
         self._writable = {piece.replace(WORD_START, " ") for piece in pieces[4:] if len(piece) == 1}
 
     @classmethod
@@ -124,7 +126,9 @@ class Tokenizer:
         if self.kind == "bpe":
             pieces = drop_merges(written, self._scores, alpha, chance)
         elif nbest == -1:
-            pieces = draw_way(written, self._scores, alpha, chance)
+            if self._weights[0] != alpha:
+                self._weights = alpha, {piece: math.exp(alpha * score) for piece, score in self._scores.items()}
+            pieces = draw_way(written, self._weights[1], chance)
         else:
             ways = [self.pieces(way) for way in self._processor.NBestEncodeAsIds(_without_reserved(text), nbest)]
             pieces = choose_way(ways, self._scores, alpha, chance)

@@ -58,14 +58,14 @@ def test_a_drawn_way_to_write_a_text_reads_the_same_and_comes_again(tokenizer, t
     assert tokenizer.decode(ids) == nfc(text)
 
 
-def test_what_is_drawn_is_the_same_in_every_process(tmp_path):
-    model = tmp_path / "t.model"
-    train_tokenizer(TEXTS, 200, "unigram", model)
-    drawn = f"[Tokenizer.load({str(model)!r}).sample({TEXTS[0]!r}, 0.2, nbest, 7) for nbest in (-1, 4)]"
-    ask = f"from las.text.tokenizer import Tokenizer\nprint({drawn})"
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_what_is_drawn_is_the_same_in_every_process(tmp_path, kind):
+    tokenizer = train_tokenizer(TEXTS, 200, kind, tmp_path / "t.model")
+    places = [(nbest, seed) for nbest in (-1, 4) for seed in range(5)]
+    drawn = f"[t.sample({TEXTS[0]!r}, 0.2, nbest, seed) for nbest, seed in {places}]"
+    ask = f"from las.text.tokenizer import Tokenizer\nt = Tokenizer.load({str(tmp_path / 't.model')!r})\nprint({drawn})"
     found = {subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout for _ in range(2)}
-    tokenizer = Tokenizer.load(model)
-    assert found == {f"{[tokenizer.sample(TEXTS[0], 0.2, nbest, 7) for nbest in (-1, 4)]}\n"}
+    assert found == {f"{[tokenizer.sample(TEXTS[0], 0.2, nbest, seed) for nbest, seed in places]}\n"}
 
 
 def test_many_ways_are_drawn_and_few_where_few_are_asked_for():
