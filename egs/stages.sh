@@ -5,8 +5,8 @@
 #   TOKENS=N        tokens wanted
 #   CONF=NAME       conf/NAME.yaml
 #   STAGE=N         begin with stage N: 1 prepare, 2 tokens, 3 shards, 4 train, 5 evaluate
-# Run again after an interruption, best with STAGE=4 once training has begun, it goes on with the run that is in OUTPUT.
 #   RESULTS=FILE    results are added here; default OUTPUT/RESULTS.md
+# Run again after an interruption, best with STAGE=4 once training has begun, it goes on with the run that is in OUTPUT.
 set -euo pipefail
 if ! command -v las > /dev/null; then
     echo "las is not installed here: activate the environment that it is in (. .venv/bin/activate), or pip install ." >&2

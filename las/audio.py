@@ -86,6 +86,11 @@ def files_below(folder: Path) -> Iterator[Path]:
         yield from (path for name in names if (path := Path(place, name)).is_file())
 
 
+def forms(text: str) -> list[str]:
+    """A text as it stands and in NFC and NFD, each once."""
+    return list(dict.fromkeys((text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))))
+
+
 def spelled(path: str) -> str:
     """The path as the disk spells it: as given, or with each part in NFC or NFD where only so it is there.
 
@@ -95,8 +100,7 @@ def spelled(path: str) -> str:
         return path
     places = [Path()]
     for part in Path(path).parts:
-        forms = dict.fromkeys((part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))))
-        places = [place / form for place in places for form in forms if os.path.exists(place / form)]
+        places = [place / form for place in places for form in forms(part) if os.path.exists(place / form)]
     return str(places[0]) if places else path
 
 

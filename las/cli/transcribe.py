@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from unicodedata import normalize
 
 import typer
 
@@ -220,13 +219,12 @@ def _recordings(folder: str) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     """The files that a pattern matches, its words in either form of Unicode."""
-    from las.audio import spelled
+    from las.audio import forms, spelled
 
     parts = pattern.split(os.sep)
     plain = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     folder, rest = spelled(os.sep.join(parts[:plain])), os.sep.join(parts[plain:])
-    forms = {rest, *(normalize(form, rest) for form in ("NFC", "NFD"))}
-    patterns = [f"{folder}{os.sep}{form}" if plain else form for form in forms]
+    patterns = [f"{folder}{os.sep}{form}" if plain else form for form in forms(rest)]
     found = {one for asked in patterns for one in glob.glob(asked, recursive=True)}
     return sorted(one for one in found if not os.path.isdir(one))
 

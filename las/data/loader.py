@@ -181,7 +181,7 @@ class Loader:
 
         Of shards elsewhere no more than REMOTE_TEXTS: each is asked for alone.
         """
-        if store.is_remote(self.index.place(0)) and not self.index.cache:
+        if store.is_remote(self.index.root) and not self.index.cache:
             at_most = min(at_most, REMOTE_TEXTS)
         stride = max(1, math.ceil(len(self.entries) / at_most))
         for entry in self.entries[::stride]:

@@ -103,7 +103,7 @@ def parse_trn(where: str, line: str) -> Line:
     found = TRN.fullmatch(line)
     if found is None or not found["id"].strip():
         raise UserError(f"{where}: no id in parentheses at the end; wanted was `text (speaker-utterance)`")
-    _refuse_alternatives(where, found["text"])
+    _refuse_choices(where, found["text"])
     id = found["id"].strip()
     speaker = re.split(r"[-_]", id, maxsplit=1)[0]
     return Line(id, found["text"], speaker if speaker and speaker != id else None)
@@ -129,7 +129,7 @@ def parse_stm(where: str, line: str) -> Line:
         if len(fields) == 6 and STM_LABEL.match(fields[5])
         else "".join(fields[5:])
     )
-    _refuse_alternatives(where, text)
+    _refuse_choices(where, text)
     segment = Segment(file, channel, begin, end, counted=text.strip().upper() != IGNORED)
     return Line(f"{file}-{channel}-{begin:.2f}-{end:.2f}", text.strip(), speaker, end - begin, segment=segment)
 
@@ -147,7 +147,7 @@ def parse_ctm(where: str, line: str) -> TimedWord:
     return TimedWord(fields[0], fields[1], begin + duration / 2, fields[4])
 
 
-def _refuse_alternatives(where: str, text: str) -> None:
+def _refuse_choices(where: str, text: str) -> None:
     if found := re.search(r"(?<!\S)\([^()\s]+\)(?!\S)", text):
         raise UserError(
             f"{where}: {found[0]} is a word that may be left out, which cannot be scored; write it without "

@@ -94,14 +94,7 @@ def evaluate_set(
     verdicts = {id: verdict for id, *_, verdict, _, _ in found}
     hypotheses = {id: text for id, *_, text, _ in found}
     lengths = {id: length for id, *_, length in found}
-    search = recognizer.search
-    ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
-    ranked = f" on {search.rescore}-best lists" if search.rescore else ""
-    added = f"language model {search.language_weight:g}{ranked}, " if recognizer.language_models else ""
-    speeds = (
-        f"speeds {' '.join(f'{speed:g}' for speed in (1.0, *search.other_speeds))}, " if search.other_speeds else ""
-    )
-    decoding = f"beam {search.beam}, {speeds}{ctc}{added}length exponent {search.length_exponent:g}, style {style}"
+    decoding = _decoding(recognizer, style)
     hypotheses, missing = with_missing(references, hypotheses)
     if missing:
         decoding += f", {len(missing)} recordings that cannot be read counted as deleted"
@@ -110,6 +103,18 @@ def evaluate_set(
         name, scored, references, hypotheses, lengths, seconds, recognizer.name, decoding, speakers,
         tuple(missing), verdicts, reliability=_reliability([pair for part in judged for one in part for pair in one]),
     )  # fmt: skip
+
+
+def _decoding(recognizer: Recognizer, style: str) -> str:
+    """How transcripts are searched for and scored, for people."""
+    search = recognizer.search
+    ctc = f"CTC {search.ctc_weight:g}, " if recognizer.model.ctc is not None else ""
+    ranked = f" on {search.rescore}-best lists" if search.rescore else ""
+    added = f"language model {search.language_weight:g}{ranked}, " if recognizer.language_models else ""
+    speeds = (
+        f"speeds {' '.join(f'{speed:g}' for speed in (1.0, *search.other_speeds))}, " if search.other_speeds else ""
+    )
+    return f"beam {search.beam}, {speeds}{ctc}{added}length exponent {search.length_exponent:g}, style {style}"
 
 
 def judged_words(one: Transcript, reference: str, style: str) -> list[tuple[Word, bool]]:

@@ -15,24 +15,25 @@ from collections.abc import Mapping, Sequence
 TINY = 1e-150  # below it, and above its inverse, the weights of all ways are scaled, that no float runs out
 
 
-def draw_way(text: str, weights: Mapping[str, float], chance: random.Random) -> list[str]:
-    """One of all the ways to write `text` in pieces, in proportion to the product of its pieces' weights.
+def draw_way(text: str, scores: Mapping[str, float], alpha: float, chance: random.Random) -> list[str]:
+    """One of all the ways to write `text` in pieces, in proportion to exp(alpha * the sum of its pieces' scores).
 
     Forward filtering, backward sampling over the lattice of pieces. `text` must be writable, as by single characters.
 
-    >>> drawn = [tuple(draw_way("ab", {"a": 0.5, "b": 0.5, "ab": 0.125}, random.Random(seed))) for seed in range(1000)]
-    >>> drawn.count(("ab",))    # a third
-    347
+    >>> scores = {"a": -1.0, "b": -1.0, "ab": -3.0}
+    >>> drawn = [tuple(draw_way("ab", scores, 1.0, random.Random(seed))) for seed in range(1000)]
+    >>> drawn.count(("ab",))    # exp(-3) of exp(-2) + exp(-3): 269 of 1000
+    285
     """
-    longest = max(map(len, weights))
+    longest = max(map(len, scores))
     sums = [1.0]  # of the weights of all ways to write the text up to each place
     arcs: list[list[tuple[int, float]]] = [[]]  # where the last piece may begin there, and the weight of such ways
     for end in range(1, len(text) + 1):
         first = max(0, end - longest)
         found = [
-            (start, sums[start] * weight)
+            (start, sums[start] * math.exp(alpha * score))
             for start in range(first, end)
-            if (weight := weights.get(text[start:end])) is not None
+            if (score := scores.get(text[start:end])) is not None
         ]
         arcs.append(found)
         sums.append(sum(weight for _, weight in found))

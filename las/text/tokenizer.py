@@ -7,7 +7,6 @@ whole tokenizer is the bytes of one SentencePiece model, `tokenizer.model` in a 
 
 import difflib
 import io
-import math
 import os
 import random
 import re
@@ -65,7 +64,6 @@ class Tokenizer:
             )
         pieces[UNK] = UNKNOWN_SIGN
         self._pieces = tuple(pieces)
-        self._weights: tuple[float, dict[str, float]] = -1.0, {}  # of pieces, for the alpha that was last asked for
         self._writable = {piece.replace(WORD_START, " ") for piece in pieces[4:] if len(piece) == 1}
 
     @classmethod
@@ -99,12 +97,15 @@ class Tokenizer:
 
     @cached_property
     def kind(self) -> Kind:
-        """By what SentencePiece does with such a model: it draws with two of three, lists the best ways with one."""
-        for kind, way in (("char", self._processor.SampleEncodeAsIds), ("bpe", self._processor.NBestEncodeAsIds)):
-            try:
-                way("", 2, *((0.1,) if kind == "char" else ()))
-            except RuntimeError:
-                return kind  # type: ignore[return-value]
+        """By what SentencePiece can do with the model: draw with bpe, list the best ways with unigram, too."""
+        try:
+            self._processor.SampleEncodeAsIds("", -1, 0.1)
+        except RuntimeError:
+            return "char"
+        try:
+            self._processor.NBestEncodeAsIds("", 2)
+        except RuntimeError:
+            return "bpe"
         return "unigram"
 
     @property
@@ -126,9 +127,7 @@ class Tokenizer:
         if self.kind == "bpe":
             pieces = drop_merges(written, self._scores, alpha, chance)
         elif nbest == -1:
-            if self._weights[0] != alpha:
-                self._weights = alpha, {piece: math.exp(alpha * score) for piece, score in self._scores.items()}
-            pieces = draw_way(written, self._weights[1], chance)
+            pieces = draw_way(written, self._scores, alpha, chance)
         else:
             ways = [self.pieces(way) for way in self._processor.NBestEncodeAsIds(_without_reserved(text), nbest)]
             pieces = choose_way(ways, self._scores, alpha, chance)

@@ -236,11 +236,7 @@ class Recognizer:
         """
         hop = self.model.config.frontend.hop_samples * self.model.config.listener.reduction  # samples
         quiet = math.ceil(QUIET * self.rate / hop)  # listener frames
-        short = [len(wave) < SHORT * self.rate for wave in waves]
-        edges = [
-            ends_loud(wave, self.rate) if alone else (False, False) for wave, alone in zip(waves, short, strict=True)
-        ]
-        tight = torch.tensor(edges)  # (B, 2) bool
+        tight = torch.tensor([self._tight(wave) for wave in waves])  # (B, 2) bool
         around = (tight * quiet * hop).tolist()
         padded, samples = pad([functional.pad(wave, own) for wave, own in zip(waves, around, strict=True)])
         heard = self.model.listen(padded.to(self.device), samples.to(self.device))
@@ -249,6 +245,9 @@ class Recognizer:
         first = (tight[:, 0] * quiet).to(self.device)
         within = torch.tensor([math.ceil(len(wave) / hop) for wave in waves], device=self.device)
         return heard.part(first, torch.minimum(heard.lengths - first, within))
+
+    def _tight(self, wave: Tensor) -> tuple[bool, bool]:
+        return ends_loud(wave, self.rate) if len(wave) < SHORT * self.rate else (False, False)
 
     def spell(
         self, hearings: Sequence[Listened], search: SearchConfig, best: int = 1, phrases: Sequence[Sequence[int]] = ()
